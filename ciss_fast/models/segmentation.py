@@ -1,0 +1,127 @@
+"""DeepLab-v3 with one classifier per incremental step."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from .aspp import ASPP
+from .blocks import conv3x3, initialise
+from .mobilenet import mobilenet_v2
+from .resnet import resnet18, resnet50, resnet101
+from .weights import load_backbone_weights
+
+BACKBONES = {"resnet18": resnet18, "resnet50": resnet50, "resnet101": resnet101, "mobilenet_v2": mobilenet_v2}
+ASPP_RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
+
+
+class SegmentationOutput(NamedTuple):
+    """What the network returns, both at its own resolution (1/16 or 1/8 of the image).
+
+    logits: [B, C, h, w], channels in the order the classes were learnt.
+    features: [B, head_channels, h, w], what the classifiers read.
+    """
+
+    logits: Tensor
+    features: Tensor
+
+
+class SegmentationModel(nn.Module):
+    """Backbone, ASPP, head (3x3 convolution, batch norm, ReLU) and one 1x1 classifier (with bias) per step.
+
+    Computes what the reference networks of ALIFE (Oh et al. 2022) and DKD (Baek et al. 2022) compute up to the
+    enlargement of the logits, which belongs to the loss and to the prediction here. Parameters are named like
+    torchvision's (``backbone.layer1.0.conv1``, ``aspp.convs.0.0``, ``aspp.project.0``). The references differ from
+    it in names (ALIFE: ``decoder.last_conv`` is ``head``, ``decoder.classifier`` is ``classifiers``; DKD:
+    ``aspp.last_conv`` and ``cls``) and DKD has an auxiliary one-channel classifier in front of the others.
+    """
+
+    def __init__(self, backbone: nn.Module, aspp: ASPP, head: nn.Module, head_channels: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.aspp = aspp
+        self.head = head
+        self.classifiers = nn.ModuleList()
+        self.head_channels = head_channels
+
+    @property
+    def classes_per_step(self) -> list[int]:
+        """Number of channels of every classifier, e.g. [16, 5] for VOC 15-5 after step 1."""
+        return [classifier.out_channels for classifier in self.classifiers]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logit channels."""
+        return sum(self.classes_per_step)
+
+    def add_classifier(self, num_classes: int) -> nn.Conv2d:
+        """Append a 1x1 classifier of ``num_classes`` channels in PyTorch's default initialisation and return it.
+
+        It lands on the device and in the dtype of the others. What its weights start from is the method's decision.
+        """
+        if num_classes < 1:
+            raise ConfigError(f"num_classes: a classifier needs at least 1 class, got {num_classes}")
+        reference = next(self.head.parameters())
+        classifier = nn.Conv2d(self.head_channels, num_classes, 1, device=reference.device, dtype=reference.dtype)
+        self.classifiers.append(classifier)
+        return classifier
+
+    def frozen_copy(self) -> SegmentationModel:
+        """A copy for use as a teacher: evaluation mode, no gradients. Take it before the next step is prepared."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> SegmentationOutput:
+        """images [B, 3, H, W], ImageNet-normalised -> `SegmentationOutput` of size ceil(H / output stride) etc."""
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"images: expected shape [B, 3, H, W], got {list(images.shape)}")
+        features = self.head(self.aspp(self.backbone(images)))
+        logits = torch.cat([classifier(features) for classifier in self.classifiers], dim=1)
+        return SegmentationOutput(logits, features)
+
+
+def build_model(
+    backbone: str = "resnet101",
+    output_stride: int = 16,
+    classes_per_step: Sequence[int] = (21,),
+    dropout: float = 0.5,
+    head_channels: int = 256,
+    weights: str | os.PathLike[str] | None = None,
+) -> SegmentationModel:
+    """Build a DeepLab-v3 network.
+
+    backbone: "resnet101", "resnet50", "resnet18" or "mobilenet_v2".
+    output_stride: 16 or 8; ASPP rates are 6/12/18 or 12/24/36.
+    classes_per_step: channels of each classifier, background counted in the first ([16] at the base step of 15-5).
+    dropout: rate after the ASPP projection (ALIFE 0.5, DKD 0.1).
+    head_channels: channels of ASPP, head and features.
+    weights: of the backbone: None (random, Kaiming), "imagenet" (download) or the path of a state dict with
+        torchvision's key names. Everything else starts at random.
+
+    Raises `ConfigError` for a bad argument and `CheckpointError` for weights that are missing or do not fit.
+    """
+    if backbone not in BACKBONES:
+        raise ConfigError(f"backbone: unknown name {backbone!r}, known: {', '.join(sorted(BACKBONES))}")
+    if output_stride not in ASPP_RATES:
+        raise ConfigError(f"output_stride: expected 8 or 16, got {output_stride}")
+    if not classes_per_step:
+        raise ConfigError("classes_per_step: expected at least one step, got an empty list")
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(f"dropout: expected a rate in [0, 1), got {dropout}")
+    if head_channels < 1:
+        raise ConfigError(f"head_channels: expected at least 1, got {head_channels}")
+    network = BACKBONES[backbone](output_stride)
+    if weights is not None:
+        load_backbone_weights(network, backbone, weights)
+    aspp = ASPP(network.out_channels, head_channels, ASPP_RATES[output_stride], dropout)
+    head = nn.Sequential(conv3x3(head_channels, head_channels), nn.BatchNorm2d(head_channels), nn.ReLU())
+    initialise(head)
+    model = SegmentationModel(network, aspp, head, head_channels)
+    for num_classes in classes_per_step:
+        model.add_classifier(num_classes)
+    return model
