@@ -1,0 +1,322 @@
+"""From data sets to batches: PyTorch data sets, a memory cache, reproducible order and randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ciss_fast.data.dataset import SegmentationDataset
+from ciss_fast.data.transforms import ResizeCentreCrop, normalise
+from ciss_fast.errors import CissFastError, DataError
+
+Transform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+
+# Numbers that keep the random streams of one seed apart.
+_ORDER, _AUGMENTATION = 1, 2
+
+
+class MemoryCache:
+    """A data set whose decoded images and label maps stay in memory once loaded.
+
+    Args:
+        dataset: the data set.
+        max_bytes: once this much is kept, further images are loaded anew each time. Default: no limit.
+
+    Loader processes each fill a copy of their own: call `fill` first, and they share the memory (where
+    processes are forked).
+    """
+
+    def __init__(self, dataset: SegmentationDataset, max_bytes: int | None = None) -> None:
+        self.dataset = dataset
+        self.class_names = dataset.class_names
+        self.ids = dataset.ids
+        self.root = dataset.root
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.dataset.fingerprint
+
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        image, label = self.dataset.load(index)
+        size = image.nbytes + label.nbytes
+        if self.max_bytes is None or self.num_bytes + size <= self.max_bytes:
+            image.flags.writeable = False
+            label.flags.writeable = False
+            self._kept[index] = (image, label)
+            self.num_bytes += size
+        return image, label
+
+    def load_label(self, index: int) -> np.ndarray:
+        kept = self._kept.get(index)
+        return kept[1] if kept is not None else self.dataset.load_label(index)
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        kept = self._kept.get(index)
+        return kept[1].shape if kept is not None else self.dataset.image_size(index)
+
+    def fill(self, indices: Sequence[int], progress: Callable[[int, int], object] | None = None) -> None:
+        """Load ``indices`` now; ``progress(done, total)`` is called after each."""
+        for done, index in enumerate(indices, 1):
+            self.load(int(index))
+            if progress is not None:
+                progress(done, len(indices))
+
+
+class TrainingSet(Dataset):
+    """The images of a step, transformed for training.
+
+    Item ``i`` is an image float32 [3, h, w] (normalised) and a label int64 [h, w] (channels, 255 = ignored).
+    What the transform draws is a pure function of (seed, epoch, index in the data set): the same with any
+    number of loader processes and in any order. Items are asked for as ``i`` (in the epoch of `set_epoch`, 0
+    at first) or as ``(epoch, i)``.
+
+    Args:
+        dataset: the images.
+        indices: the images of the step, see `select_images`.
+        label_table: uint8 [256], class id → label, see `training_label_table`.
+        transform: ``transform(image, label, generator)``, for example `TrainingTransform`; None for none.
+        seed: at least 0.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        indices: Sequence[int],
+        label_table: np.ndarray,
+        transform: Transform | None,
+        seed: int = 0,
+    ) -> None:
+        self.dataset = dataset
+        self.indices = _checked_indices(indices, len(dataset))
+        self.label_table = _checked_table(label_table)
+        self.transform = transform
+        self.seed = _checked_seed(seed)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Epoch of the items that are asked for by number alone."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, position = key if isinstance(key, tuple) else (self.epoch, key)
+        index = int(self.indices[position])
+        image, label = self.dataset.load(index)
+        if self.transform is not None:
+            rng = np.random.default_rng([self.seed, _AUGMENTATION, epoch, index])
+            image, label = self.transform(image, label, rng)
+        return normalise(image), _label_tensor(self.label_table, label)
+
+
+class EvaluationSet(Dataset):
+    """Images for testing, without augmentation: image float32 [3, h, w], label int64 [h, w].
+
+    Args:
+        dataset, indices: as `TrainingSet`.
+        label_table: see `evaluation_label_table`.
+        resize: None: each image at its own size. A number: shorter side resized to it and the central square
+            cut out, image and label map alike, as the reference implementations evaluate.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        indices: Sequence[int],
+        label_table: np.ndarray,
+        resize: int | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.indices = _checked_indices(indices, len(dataset))
+        self.label_table = _checked_table(label_table)
+        self.resize = None if resize is None else ResizeCentreCrop(resize)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image, label = self.dataset.load(int(self.indices[position]))
+        if self.resize is not None:
+            image, label = self.resize(image, label)
+        return normalise(image), _label_tensor(self.label_table, label)
+
+    def item_size(self, position: int) -> tuple[int, int]:
+        """Height and width of an item, without loading it."""
+        if self.resize is not None:
+            return self.resize.size, self.resize.size
+        return tuple(self.dataset.image_size(int(self.indices[position])))
+
+
+class EpochSampler(Sampler):
+    """Order of an epoch: a permutation that depends on (seed, epoch) only, given as pairs (epoch, position).
+
+    With ``num_shards`` processes, each takes every ``num_shards``-th entry; the permutation is continued from
+    its beginning so that all get the same number.
+    """
+
+    def __init__(self, length: int, seed: int = 0, shard: int = 0, num_shards: int = 1) -> None:
+        if not 0 <= shard < num_shards:
+            raise ValueError(f"shard: expected 0 to {num_shards - 1}, got {shard}")
+        self.length = length
+        self.seed = _checked_seed(seed)
+        self.shard = shard
+        self.num_shards = num_shards
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-self.length // self.num_shards)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, _ORDER, self.epoch]).permutation(self.length)
+        order = np.resize(order, len(self) * self.num_shards)
+        for position in order[self.shard :: self.num_shards]:
+            yield self.epoch, int(position)
+
+
+class SameSizeBatches(Sampler):
+    """Batches of at most ``batch_size`` items of one size each, every item once, in a fixed order."""
+
+    def __init__(self, evaluation_set: EvaluationSet, batch_size: int) -> None:
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for position in range(len(evaluation_set)):
+            # One item a batch needs no look at the sizes, which for files means opening each.
+            size = evaluation_set.item_size(position) if batch_size > 1 else (0, 0)
+            by_size.setdefault(size, []).append(position)
+        self.batches = [
+            positions[start : start + batch_size]
+            for positions in by_size.values()
+            for start in range(0, len(positions), batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+class StepBatches:
+    """Iterates over the batches (images [B, 3, h, w], labels [B, h, w]) of an epoch.
+
+    Errors of loader processes arrive as the one-line errors they were. Torch's global random state is not
+    touched.
+    """
+
+    def __init__(self, loader: DataLoader, sampler: EpochSampler | None = None) -> None:
+        self.loader = loader
+        self.sampler = sampler
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration (training batches only; the first is 0)."""
+        if self.sampler is not None:
+            self.sampler.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        try:
+            yield from self.loader
+        except CissFastError as error:
+            # A loader process wraps the message into a traceback; its last line is "type: message".
+            lines = str(error).strip().splitlines()
+            if len(lines) == 1:
+                raise
+            raise type(error)(lines[-1].partition(": ")[2]) from None
+
+
+def make_loader(
+    training_set: TrainingSet,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    workers: int = 0,
+    pin_memory: bool = False,
+    shard: int = 0,
+    num_shards: int = 1,
+) -> StepBatches:
+    """Training batches in an order that depends on (seed, epoch) only.
+
+    A last batch that is not full is dropped if there is a full one before it; a step with fewer images than
+    ``batch_size`` gives one small batch.
+
+    Args:
+        batch_size: images per batch and process.
+        workers: loader processes; 0 loads in this process.
+        shard, num_shards: rank and number of training processes.
+    """
+    _check_counts(batch_size, workers)
+    sampler = EpochSampler(len(training_set), seed, shard, num_shards)
+    loader = DataLoader(
+        training_set,
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=len(sampler) > batch_size,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return StepBatches(loader, sampler)
+
+
+def make_evaluation_loader(
+    evaluation_set: EvaluationSet, batch_size: int = 1, *, workers: int = 0, pin_memory: bool = False
+) -> StepBatches:
+    """All items once, in batches of items of one size (a batch may be smaller than ``batch_size``)."""
+    _check_counts(batch_size, workers)
+    loader = DataLoader(
+        evaluation_set,
+        batch_sampler=SameSizeBatches(evaluation_set, batch_size),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return StepBatches(loader)
+
+
+def _label_tensor(table: np.ndarray, label: np.ndarray) -> torch.Tensor:
+    if label.dtype != np.uint8:
+        raise DataError(f"label map has dtype {label.dtype}; expected uint8")
+    return torch.from_numpy(table[label].astype(np.int64))
+
+
+def _checked_indices(indices: Sequence[int], length: int) -> np.ndarray:
+    indices = np.asarray(indices, dtype=np.int64)
+    if indices.ndim != 1 or not len(indices):
+        raise DataError(f"image indices of shape {list(indices.shape)}; expected a list of at least one")
+    if indices.min() < 0 or indices.max() >= length:
+        raise DataError(f"image indices from {indices.min()} to {indices.max()}; expected 0 to {length - 1}")
+    return indices
+
+
+def _checked_table(table: np.ndarray) -> np.ndarray:
+    if table.shape != (256,) or table.dtype != np.uint8:
+        raise ValueError(f"label_table: expected uint8 [256], got {table.dtype} {list(table.shape)}")
+    return table
+
+
+def _checked_seed(seed: int) -> int:
+    if seed < 0:
+        raise ValueError(f"seed: expected 0 or more, got {seed}")
+    return int(seed)
+
+
+def _check_counts(batch_size: int, workers: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    if workers < 0:
+        raise ValueError(f"workers: expected 0 or more, got {workers}")

@@ -1,0 +1,119 @@
+"""Which image shows which class: one pass over the label maps, kept in a file."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from ciss_fast.atomic_files import atomic_write
+from ciss_fast.data.dataset import SegmentationDataset
+
+_THREADS = 4
+_FOLDER_NAME = ".ciss_fast"
+
+
+def class_presence(
+    dataset: SegmentationDataset,
+    cache_folder: str | os.PathLike[str] | None = None,
+    *,
+    progress: Callable[[int, int], object] | None = None,
+) -> np.ndarray:
+    """bool [N, num_classes]: whether image n shows class c (the background is column 0).
+
+    The answer is kept under the data set's fingerprint in ``cache_folder``; by default in ``.ciss_fast``
+    beside the data, or, where that cannot be written, in the user's cache folder
+    (``$XDG_CACHE_HOME/ciss_fast`` or ``~/.cache/ciss_fast``). A damaged cache file is ignored and replaced.
+    Data sets without files are scanned every time unless ``cache_folder`` is given.
+
+    Args:
+        progress: called as ``progress(done, total)`` after each label map that is read; not called when the
+            answer comes from the cache.
+
+    Raises `DataError` for the first label map that is missing, damaged, of another size than its image, or
+    that holds unknown class ids.
+    """
+    folders = _cache_folders(dataset, cache_folder)
+    # Looked up only where a cache can be: the fingerprint of many files takes a moment.
+    name = f"presence-{dataset.fingerprint[:32]}.npz" if folders else ""
+    for folder in folders:
+        presence = _read(folder / name, dataset)
+        if presence is not None:
+            return presence
+    presence = scan_label_maps(dataset, progress)
+    if folders:
+        _write(folders, name, presence, dataset)
+    return presence
+
+
+def scan_label_maps(
+    dataset: SegmentationDataset, progress: Callable[[int, int], object] | None = None
+) -> np.ndarray:
+    """As `class_presence`, without a cache."""
+    num_classes, total = len(dataset.class_names), len(dataset)
+    presence = np.zeros((total, num_classes), dtype=bool)
+
+    def classes_of(index: int) -> np.ndarray:
+        counts = np.bincount(dataset.load_label(index).ravel(), minlength=num_classes)
+        return counts[:num_classes] > 0
+
+    # Decoding runs outside Python's lock and network folders answer slowly: a few threads help either way.
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        for index, row in enumerate(pool.map(classes_of, range(total))):
+            presence[index] = row
+            if progress is not None:
+                progress(index + 1, total)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return presence
+
+
+def user_cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/ciss_fast``, or ``~/.cache/ciss_fast``."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG rules say that a relative path is to be ignored.
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "ciss_fast"
+
+
+def _cache_folders(dataset: SegmentationDataset, given: str | os.PathLike[str] | None) -> list[Path]:
+    """Where to look for the cache, the preferred place first."""
+    if given is not None:
+        return [Path(given)]
+    root = dataset.root
+    if root is None:
+        return []
+    return [root / _FOLDER_NAME, user_cache_folder()]
+
+
+def _read(path: Path, dataset: SegmentationDataset) -> np.ndarray | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            fingerprint, presence = str(stored["fingerprint"]), stored["presence"]
+    # A damaged archive surfaces as almost anything; whatever it is, the cure is to scan again.
+    except Exception:
+        return None
+    expected = (len(dataset), len(dataset.class_names))
+    if fingerprint != dataset.fingerprint or presence.shape != expected or presence.dtype != np.bool_:
+        return None
+    return presence
+
+
+def _write(folders: list[Path], name: str, presence: np.ndarray, dataset: SegmentationDataset) -> None:
+    reasons = []
+    for folder in folders:
+        try:
+            atomic_write(
+                folder / name,
+                lambda file: np.savez_compressed(
+                    file, presence=presence, fingerprint=np.array(dataset.fingerprint)
+                ),
+            )
+            return
+        except OSError as error:
+            reasons.append(f"{folder}: {error.strerror or error}")
+    warnings.warn(f"class presence is not cached ({'; '.join(reasons)})", stacklevel=3)
