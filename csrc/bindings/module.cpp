@@ -1,0 +1,43 @@
+// The Python module ciss_fast._native. It knows nothing of torch: tensors arrive as addresses, sizes and strides.
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace {
+
+std::vector<std::string> compiled_instruction_sets() {
+    return {
+        "baseline",
+#ifdef CISS_HAVE_AVX2
+        "avx2",
+#endif
+#ifdef CISS_HAVE_AVX512
+        "avx512",
+#endif
+    };
+}
+
+// Threads a kernel would use now; 0: built without OpenMP.
+int openmp_threads() {
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 0;
+#endif
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, module) {
+    module.doc() = "Compiled kernels of ciss_fast";
+    module.attr("compiler") = __VERSION__;
+    module.def("compiled_instruction_sets", &compiled_instruction_sets);
+    module.def("openmp_threads", &openmp_threads);
+}
