@@ -1,0 +1,54 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MOST_THREADS = 2
+
+
+def pytest_configure() -> None:
+    """Many threads on small tensors wait for one another more than they compute."""
+    if torch.get_num_threads() > MOST_THREADS:
+        torch.set_num_threads(MOST_THREADS)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the source tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """Folder of golden values and real images that are too large for the repository.
+
+    Environment variable CISS_FAST_SHARED, by default ``../shared`` beside the source tree. A test that needs
+    it is skipped where it is absent, but fails where the variable names a folder that is not there.
+    """
+    variable = os.environ.get("CISS_FAST_SHARED")
+    folder = Path(variable) if variable else REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        if variable:
+            pytest.fail(f"CISS_FAST_SHARED={variable} is not a folder")
+        pytest.skip(f"no folder of golden data at {folder} (CISS_FAST_SHARED names another place)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_file(shared_folder: Path) -> Callable[[str], Path]:
+    """Function from a path inside `shared_folder` to the file, which must be there once the folder is."""
+
+    def find(name: str) -> Path:
+        path = shared_folder / name
+        if not path.is_file():
+            pytest.fail(f"{path} is missing")
+        return path
+
+    return find

@@ -1,0 +1,86 @@
+"""Loading the compiled library, and what happens without it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ciss_fast import native
+
+needs_library = pytest.mark.skipif(native.library is None, reason=f"no library: {native.unavailable_reason}")
+
+
+def run_python(code: str, **environment: str) -> str:
+    """Standard output of ``code`` in a fresh interpreter."""
+    finished = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_either_the_library_or_a_reason() -> None:
+    assert (native.library is None) == (native.unavailable_reason is not None)
+
+
+def test_switched_off_by_environment_variable() -> None:
+    code = "import ciss_fast; from ciss_fast import native; print(native.library, native.unavailable_reason)"
+    assert run_python(code, CISS_FAST_DISABLE_NATIVE="1") == (
+        "None switched off by the environment variable CISS_FAST_DISABLE_NATIVE\n"
+    )
+
+
+@needs_library
+def test_zero_does_not_switch_off() -> None:
+    code = "from ciss_fast import native; print(native.library.__name__, native.unavailable_reason)"
+    assert run_python(code, CISS_FAST_DISABLE_NATIVE="0") == "ciss_fast._native None\n"
+
+
+def test_missing_library_is_a_reason_not_an_error() -> None:
+    code = (
+        "import sys; sys.modules['ciss_fast._native'] = None\n"
+        "from ciss_fast import native; print(native.library, native.unavailable_reason)"
+    )
+    printed = run_python(code, CISS_FAST_DISABLE_NATIVE="0")
+    assert printed.startswith("None not part of this installation")
+
+
+def test_damaged_library_is_a_reason_not_an_error(tmp_path: Path) -> None:
+    # A finder before all others hands out a file that is no library.
+    (tmp_path / "_native.so").write_bytes(b"not a library")
+    code = f"""
+import sys
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import spec_from_file_location
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "ciss_fast._native":
+            file = {str(tmp_path / "_native.so")!r}
+            return spec_from_file_location(name, file, loader=ExtensionFileLoader(name, file))
+
+sys.meta_path.insert(0, Finder)
+from ciss_fast import native
+print(native.library, native.unavailable_reason)
+"""
+    assert run_python(code, CISS_FAST_DISABLE_NATIVE="0").startswith("None cannot be loaded: ")
+
+
+@needs_library
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc to see what is mapped")
+def test_one_openmp_library_with_torch() -> None:
+    code = """
+import torch
+from ciss_fast import native
+torch.ones(300, 300) @ torch.ones(300, 300)
+native.library.openmp_threads()
+files = {line.split()[-1] for line in open("/proc/self/maps")}
+print(*sorted(file.rsplit("/", 1)[-1] for file in files if "gomp" in file or "iomp" in file))
+"""
+    loaded = run_python(code, CISS_FAST_DISABLE_NATIVE="0").split()
+    assert len(loaded) == 1, f"torch and ciss_fast each brought an OpenMP library: {loaded}"
