@@ -12,18 +12,20 @@ from .blocks import conv1x1, conv3x3, initialise
 class ImagePooling(nn.Sequential):
     """The mean over the image, 1x1 convolution, batch norm, ReLU, spread over the map again.
 
-    Its batch norm sees one value per image and channel, so training needs at least two images in a batch unless
-    that batch norm is frozen or synchronised over processes; a batch of one raises `ConfigError`.
+    Its batch norm sees one value per image and channel, so training needs at least two images in a batch
+    unless that batch norm is frozen or synchronised over processes; a batch of one raises `ConfigError`.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(nn.AdaptiveAvgPool2d(1), conv1x1(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU())
+        super().__init__(
+            nn.AdaptiveAvgPool2d(1), conv1x1(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         norm = self[2]
         if norm.training and x.shape[0] == 1 and not isinstance(norm, nn.SyncBatchNorm):
             raise ConfigError(
-                "batch size 1: training the batch norm of the image pooling needs at least 2 images in a batch; "
+                "batch size 1: the image pooling's batch norm needs at least 2 images a batch in training; "
                 "use a larger batch or freeze_batch_norm='all'"
             )
         # Enlarging a single value bilinearly is that value everywhere.

@@ -10,16 +10,17 @@ OUTPUT_STRIDES = (8, 16, 32)
 class StridePlan:
     """Turns strides into dilation once the wanted output stride is reached (Chen et al. 2017, DeepLab-v3).
 
-    A backbone asks for each stage in turn: ``stride, first_dilation, dilation = plan.stage(2)``. The stage's first
-    (formerly strided) convolution keeps the dilation of the stage before, everything after it gets the stage's own.
-    With that rule the dilated network computes, at every n-th position, exactly what the ImageNet network computes,
-    so ImageNet weights keep their meaning.
+    A backbone asks for each stage in turn: ``stride, first_dilation, dilation = plan.stage(2)``. The stage's
+    first (formerly strided) convolution keeps the dilation of the stage before, everything after it gets the
+    stage's own. With that rule the dilated network computes, at every n-th position, exactly what the
+    ImageNet network computes, so ImageNet weights keep their meaning.
     """
 
-    def __init__(self, output_stride: int) -> None:
+    def __init__(self, output_stride: int, dilate_first_block: bool = False) -> None:
         if output_stride not in OUTPUT_STRIDES:
             raise ValueError(f"output_stride: expected one of {OUTPUT_STRIDES}, got {output_stride}")
         self._allowed = output_stride
+        self._dilate_first = dilate_first_block
         self._stride = 1
         self._dilation = 1
 
@@ -28,7 +29,7 @@ class StridePlan:
         before = self._dilation
         if self._stride * stride > self._allowed:
             self._dilation *= stride
-            return 1, before, self._dilation
+            return 1, self._dilation if self._dilate_first else before, self._dilation
         self._stride *= stride
         return stride, before, before
 

@@ -7,7 +7,15 @@ from torch import Tensor, nn
 from .blocks import StridePlan, conv1x1, conv3x3, initialise
 
 # Table 2 of the paper: expansion, output channels, number of blocks, stride of the first block.
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 
 
 def _conv_norm_relu(convolution: nn.Conv2d) -> nn.Sequential:
@@ -15,9 +23,11 @@ def _conv_norm_relu(convolution: nn.Conv2d) -> nn.Sequential:
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion (none at expansion 1), 3x3 depthwise convolution, linear 1x1 projection, shortcut if it fits."""
+    """1x1 expansion (unless 1), 3x3 depthwise convolution, linear 1x1 projection; shortcut where it fits."""
 
-    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, dilation: int, shortcut: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, expansion: int, stride: int, dilation: int, shortcut: bool
+    ) -> None:
         super().__init__()
         hidden = inputs * expansion
         layers: list[nn.Module] = []
@@ -38,17 +48,19 @@ class MobileNetV2(nn.Module):
     classifier_prefix = "classifier."
     out_channels = 1280
 
-    def __init__(self, output_stride: int = 16) -> None:
+    def __init__(self, output_stride: int = 16, dilate_first_block: bool = False) -> None:
         super().__init__()
-        plan = StridePlan(output_stride)
+        plan = StridePlan(output_stride, dilate_first_block)
         layers: list[nn.Module] = [_conv_norm_relu(conv3x3(3, 32, plan.stage(2)[0]))]
         channels = 32
         for expansion, outputs, blocks, first_stride in STAGES:
             stride, block_dilation, dilation = plan.stage(first_stride)
             for number in range(blocks):
-                # By the network's own stride: a stage's first block has no shortcut, also where dilation took over.
+                # By the network's own stride: where dilation took over from it there is no shortcut either.
                 shortcut = channels == outputs and (number > 0 or first_stride == 1)
-                layers.append(InvertedResidual(channels, outputs, expansion, stride, block_dilation, shortcut))
+                layers.append(
+                    InvertedResidual(channels, outputs, expansion, stride, block_dilation, shortcut)
+                )
                 channels, stride, block_dilation = outputs, 1, dilation
         layers.append(_conv_norm_relu(conv1x1(channels, self.out_channels)))
         self.features = nn.Sequential(*layers)
@@ -58,6 +70,6 @@ class MobileNetV2(nn.Module):
         return self.features(images)
 
 
-def mobilenet_v2(output_stride: int = 16) -> MobileNetV2:
+def mobilenet_v2(output_stride: int = 16, dilate_first_block: bool = False) -> MobileNetV2:
     """MobileNetV2 at width 1.0, 1,280 output channels."""
-    return MobileNetV2(output_stride)
+    return MobileNetV2(output_stride, dilate_first_block)

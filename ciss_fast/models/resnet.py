@@ -8,7 +8,7 @@ from .blocks import StridePlan, conv1x1, conv3x3, initialise
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut. The first one strides, so only the second takes the new dilation."""
+    """Two 3x3 convolutions and a shortcut; the stride sits in the first."""
 
     expansion = 1
 
@@ -65,9 +65,15 @@ class ResNet(nn.Module):
 
     classifier_prefix = "fc."
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], output_stride: int) -> None:
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, ...],
+        output_stride: int,
+        dilate_first_block: bool,
+    ) -> None:
         super().__init__()
-        plan = StridePlan(output_stride)
+        plan = StridePlan(output_stride, dilate_first_block)
         self.conv1 = nn.Conv2d(3, 64, 7, plan.stage(2)[0], 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -89,16 +95,16 @@ class ResNet(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
-def resnet18(output_stride: int = 16) -> ResNet:
+def resnet18(output_stride: int = 16, dilate_first_block: bool = False) -> ResNet:
     """ResNet-18, 512 output channels."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), output_stride)
+    return ResNet(BasicBlock, (2, 2, 2, 2), output_stride, dilate_first_block)
 
 
-def resnet50(output_stride: int = 16) -> ResNet:
+def resnet50(output_stride: int = 16, dilate_first_block: bool = False) -> ResNet:
     """ResNet-50, 2,048 output channels."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), output_stride)
+    return ResNet(Bottleneck, (3, 4, 6, 3), output_stride, dilate_first_block)
 
 
-def resnet101(output_stride: int = 16) -> ResNet:
+def resnet101(output_stride: int = 16, dilate_first_block: bool = False) -> ResNet:
     """ResNet-101, 2,048 output channels; the backbone of the published results."""
-    return ResNet(Bottleneck, (3, 4, 23, 3), output_stride)
+    return ResNet(Bottleneck, (3, 4, 23, 3), output_stride, dilate_first_block)

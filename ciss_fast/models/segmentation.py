@@ -35,11 +35,12 @@ class SegmentationOutput(NamedTuple):
 class SegmentationModel(nn.Module):
     """Backbone, ASPP, head (3x3 convolution, batch norm, ReLU) and one 1x1 classifier (with bias) per step.
 
-    Computes what the reference networks of ALIFE (Oh et al. 2022) and DKD (Baek et al. 2022) compute up to the
-    enlargement of the logits, which belongs to the loss and to the prediction here. Parameters are named like
-    torchvision's (``backbone.layer1.0.conv1``, ``aspp.convs.0.0``, ``aspp.project.0``). The references differ from
-    it in names (ALIFE: ``decoder.last_conv`` is ``head``, ``decoder.classifier`` is ``classifiers``; DKD:
-    ``aspp.last_conv`` and ``cls``) and DKD has an auxiliary one-channel classifier in front of the others.
+    Computes what the reference networks of ALIFE (Oh et al. 2022) and DKD (Baek et al. 2022) compute up to
+    the enlargement of the logits, which belongs to the loss and to the prediction here. Parameters are named
+    like torchvision's (``backbone.layer1.0.conv1``, ``aspp.convs.0.0``, ``aspp.project.0``). The references
+    differ from it in names (ALIFE: ``decoder.last_conv`` is ``head``, ``decoder.classifier`` is
+    ``classifiers``; DKD: ``aspp.last_conv`` and ``cls``), DKD has an auxiliary one-channel classifier in
+    front, and ALIFE dilates one convolution more (``dilate_first_block`` of `build_model`).
     """
 
     def __init__(self, backbone: nn.Module, aspp: ASPP, head: nn.Module, head_channels: int) -> None:
@@ -61,23 +62,26 @@ class SegmentationModel(nn.Module):
         return sum(self.classes_per_step)
 
     def add_classifier(self, num_classes: int) -> nn.Conv2d:
-        """Append a 1x1 classifier of ``num_classes`` channels in PyTorch's default initialisation and return it.
+        """Append a 1x1 classifier of ``num_classes`` channels (PyTorch's default start) and return it.
 
-        It lands on the device and in the dtype of the others. What its weights start from is the method's decision.
+        It lands on the device and in the dtype of the others. What its weights start from is the method's
+        decision.
         """
         if num_classes < 1:
             raise ConfigError(f"num_classes: a classifier needs at least 1 class, got {num_classes}")
         reference = next(self.head.parameters())
-        classifier = nn.Conv2d(self.head_channels, num_classes, 1, device=reference.device, dtype=reference.dtype)
+        classifier = nn.Conv2d(
+            self.head_channels, num_classes, 1, device=reference.device, dtype=reference.dtype
+        )
         self.classifiers.append(classifier)
         return classifier
 
     def frozen_copy(self) -> SegmentationModel:
-        """A copy for use as a teacher: evaluation mode, no gradients. Take it before the next step is prepared."""
+        """A copy to serve as teacher: evaluation mode, no gradients. Make it before the next step."""
         return copy.deepcopy(self).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> SegmentationOutput:
-        """images [B, 3, H, W], ImageNet-normalised -> `SegmentationOutput` of size ceil(H / output stride) etc."""
+        """images [B, 3, H, W], ImageNet-normalised -> `SegmentationOutput`, h = ceil(H / output stride)."""
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images: expected shape [B, 3, H, W], got {list(images.shape)}")
         features = self.head(self.aspp(self.backbone(images)))
@@ -91,16 +95,19 @@ def build_model(
     classes_per_step: Sequence[int] = (21,),
     dropout: float = 0.5,
     head_channels: int = 256,
+    dilate_first_block: bool = False,
     weights: str | os.PathLike[str] | None = None,
 ) -> SegmentationModel:
     """Build a DeepLab-v3 network.
 
     backbone: "resnet101", "resnet50", "resnet18" or "mobilenet_v2".
-    output_stride: 16 or 8; ASPP rates are 6/12/18 or 12/24/36.
-    classes_per_step: channels of each classifier, background counted in the first ([16] at the base step of 15-5).
+    output_stride: 16 or 8; the ASPP's rates are 6/12/18 or 12/24/36.
+    classes_per_step: channels of each classifier, background counted in the first ([16] at 15-5's base step).
     dropout: rate after the ASPP projection (ALIFE 0.5, DKD 0.1).
     head_channels: channels of ASPP, head and features.
-    weights: of the backbone: None (random, Kaiming), "imagenet" (download) or the path of a state dict with
+    dilate_first_block: the first block of a dilated stage takes the stage's dilation too, as in ALIFE's
+        reference network; by default it keeps the one before, as in torchvision's and DKD's.
+    weights: the backbone's: None (random, Kaiming), "imagenet" (download) or the path of a state dict with
         torchvision's key names. Everything else starts at random.
 
     Raises `ConfigError` for a bad argument and `CheckpointError` for weights that are missing or do not fit.
@@ -115,7 +122,7 @@ def build_model(
         raise ConfigError(f"dropout: expected a rate in [0, 1), got {dropout}")
     if head_channels < 1:
         raise ConfigError(f"head_channels: expected at least 1, got {head_channels}")
-    network = BACKBONES[backbone](output_stride)
+    network = BACKBONES[backbone](output_stride, dilate_first_block)
     if weights is not None:
         load_backbone_weights(network, backbone, weights)
     aspp = ASPP(network.out_channels, head_channels, ASPP_RATES[output_stride], dropout)

@@ -24,9 +24,10 @@ IMAGENET_URLS = {
 def load_backbone_weights(backbone: nn.Module, name: str, weights: str | os.PathLike[str]) -> None:
     """Load ImageNet weights into ``backbone`` (its classifier's entries in the file are left out).
 
-    ``weights`` is ``"imagenet"`` (torchvision's weights of architecture ``name``, downloaded once by torch.hub and
-    checked against their hash) or the path of a state dict with torchvision's key names. Raises `CheckpointError`
-    naming the file and the first key that is missing, not expected or of another shape; nothing is loaded then.
+    ``weights`` is ``"imagenet"`` (torchvision's weights of architecture ``name``, downloaded once by
+    torch.hub and checked against their hash) or the path of a state dict with torchvision's key names. Raises
+    `CheckpointError` naming the file and the first key that is missing, not expected or of another shape;
+    nothing is loaded then.
     """
     if weights == "imagenet":
         source, state = IMAGENET_URLS[name], _download(IMAGENET_URLS[name])
@@ -68,7 +69,9 @@ def _check_fit(backbone: nn.Module, state: Mapping[str, Tensor], source: str) ->
             raise CheckpointError(f"{source}: does not fit the backbone: key {key!r} is missing")
         if state[key].shape != value.shape:
             want, got = list(value.shape), list(state[key].shape)
-            raise CheckpointError(f"{source}: does not fit the backbone: {key!r} expected shape {want}, got {got}")
+            raise CheckpointError(
+                f"{source}: does not fit the backbone: {key!r} expected shape {want}, got {got}"
+            )
     for key in state:
         if key not in expected:
             raise CheckpointError(f"{source}: does not fit the backbone: key {key!r} is not expected")

@@ -1,0 +1,18 @@
+"""Joint training: all classes in one step; the upper bound."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from .fine_tuning import FineTuning
+
+
+class Joint(FineTuning):
+    """Cross-entropy in a single step that has the classes of all steps, in the same order."""
+
+    name = "joint"
+
+    def steps_of(self, task: Any) -> Any:
+        """``task`` with all its steps as one, so channels stay as in the incremental task."""
+        return dataclasses.replace(task, steps=(tuple(c for step in task.steps for c in step),))

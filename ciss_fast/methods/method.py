@@ -1,0 +1,156 @@
+"""What every incremental method answers: losses, initialisation, what is frozen, optimiser groups."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..models import SegmentationModel, SegmentationOutput
+from .settings import MethodSettings
+
+LossAndTerms = tuple[Tensor, dict[str, Tensor]]
+
+
+class Method(ABC):
+    """An incremental method; it holds no state. Step 0 is the base step, later steps have an old model.
+
+    A step of training is: the teacher is ``model.frozen_copy()`` if `needs_teacher`; then `prepare_step`,
+    `set_train_mode` (again after every evaluation), `parameter_groups` for the optimiser, and `loss` per
+    batch.
+
+    A new method sets ``name`` and ``loss_terms`` and writes `loss`; the rest has the plain behaviour by
+    default.
+    """
+
+    name: str
+    loss_terms: tuple[str, ...] = ()
+    """The terms whose weights the recipe gives in ``MethodSettings.loss_weights``."""
+
+    def check_settings(self, settings: MethodSettings, num_steps: int) -> None:
+        """Check that ``loss_weights`` has this method's terms, and a list one value for each later step.
+
+        Raises `ConfigError` otherwise.
+        """
+        given, expected = sorted(settings.loss_weights), sorted(self.loss_terms)
+        if given != expected:
+            wanted = ", ".join(expected) or "none"
+            raise ConfigError(
+                f"loss weights of {self.name}: expected {wanted}, got {', '.join(given) or 'none'}"
+            )
+        for term, weight in settings.loss_weights.items():
+            if not isinstance(weight, (int, float)) and len(weight) != num_steps - 1:
+                wanted = f"one value or {num_steps - 1}, one per later step"
+                raise ConfigError(f"loss weight {term!r}: expected {wanted}, got {len(weight)}")
+
+    def needs_teacher(self, step: int) -> bool:
+        """Whether `loss` reads the previous step's model at this step."""
+        return False
+
+    def steps_of(self, task: Any) -> Any:
+        """The task to train: ``task`` itself, except for joint training."""
+        return task
+
+    def label_options(self, step: int) -> dict[str, bool]:
+        """Keyword arguments of `ciss_fast.data.training_label_table` that this method wants."""
+        return {}
+
+    def prepare_step(self, model: SegmentationModel, step: int, num_new: int) -> None:
+        """Give ``model`` the classifier of ``step`` and its starting values; nothing to do at the base step.
+
+        Take the teacher's copy before: initialisation may change the old classifiers too. Raises `ValueError`
+        if the model does not stand at the end of the step before.
+        """
+        existing = len(model.classifiers)
+        if step == 0:
+            if model.classes_per_step != [num_new]:
+                raise ValueError(f"model: expected one classifier of {num_new}, got {model.classes_per_step}")
+            return
+        if existing != step:
+            raise ValueError(f"model: expected {step} classifiers before step {step}, got {existing}")
+        model.add_classifier(num_new)
+        self.initialise_classifier(model)
+
+    def initialise_classifier(self, model: SegmentationModel) -> None:
+        """Set the starting values of the newest classifier; by default PyTorch's stay."""
+        return
+
+    def frozen_batch_norm_parts(self, model: SegmentationModel, step: int) -> list[nn.Module]:
+        """The parts of the model whose batch norms the published method freezes at this step."""
+        return []
+
+    def set_train_mode(self, model: SegmentationModel, step: int, settings: MethodSettings) -> None:
+        """Training mode, except for frozen batch norms and, at later steps, dropout.
+
+        A frozen batch norm normalises with its running statistics, which stay, and its affine parameters get
+        ``requires_grad=False``; every other parameter of the model gets ``requires_grad=True``.
+        """
+        model.train()
+        model.requires_grad_(True)
+        for norm in self._frozen_batch_norms(model, step, settings):
+            norm.eval().requires_grad_(False)
+        if step > 0 and not settings.dropout_at_later_steps:
+            for module in model.modules():
+                if isinstance(module, nn.Dropout):
+                    module.eval()
+
+    def parameter_groups(
+        self, model: SegmentationModel, step: int, settings: MethodSettings, learning_rate: float
+    ) -> list[dict[str, Any]]:
+        """The optimiser's groups: backbone, head (ASPP and 3x3 convolution), old_classifiers, new_classifier.
+
+        Each is a dict of "name", "params" and "lr" (``learning_rate`` times the group's multiplier); a group
+        without trainable parameters is left out. Every parameter that requires a gradient after
+        `set_train_mode`, which must have been called for this step, is in exactly one. Raises `ValueError` if
+        the model does not have one classifier per step up to this one.
+        """
+        if len(model.classifiers) != step + 1:
+            raise ValueError(
+                f"model: expected {step + 1} classifiers at step {step}, got {len(model.classifiers)}"
+            )
+        groups = []
+        for name, modules in {
+            "backbone": [model.backbone],
+            "head": [model.aspp, model.head],
+            "old_classifiers": list(model.classifiers[:-1]),
+            "new_classifier": [model.classifiers[-1]],
+        }.items():
+            parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+            if parameters:
+                multiplier = getattr(settings, f"{name}_lr_multiplier")
+                groups.append({"name": name, "params": parameters, "lr": learning_rate * multiplier})
+        return groups
+
+    @abstractmethod
+    def loss(
+        self,
+        student: SegmentationOutput,
+        teacher: SegmentationOutput | None,
+        label: Tensor,
+        step: int,
+        settings: MethodSettings,
+    ) -> LossAndTerms:
+        """The loss of a batch and its terms for logging.
+
+        student, teacher: outputs at network resolution; the teacher's is read where `needs_teacher` says so.
+        label: [B, H, W] integer, this step's channels, 0 unlabelled (base step: background), 255 ignored.
+        Returns (scalar with gradient, detached scalars by name) as `ciss_fast.softmax_loss` does.
+        """
+
+    def _frozen_batch_norms(
+        self, model: SegmentationModel, step: int, settings: MethodSettings
+    ) -> Iterator[nn.Module]:
+        parts: list[nn.Module] = []
+        if settings.freeze_batch_norm in ("published", "backbone"):
+            parts += self.frozen_batch_norm_parts(model, step)
+        if settings.freeze_batch_norm == "backbone":
+            parts.append(model.backbone)
+        if settings.freeze_batch_norm == "all":
+            parts.append(model)
+        for part in parts:
+            for module in part.modules():
+                if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+                    yield module

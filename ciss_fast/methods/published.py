@@ -1,0 +1,65 @@
+"""Published loss weights by method, data set and task, and what stands in where none is published.
+
+Sources: MiB (Cermelli et al., CVPR 2020) and ALIFE (Oh, Baek and Ham, NeurIPS 2022), their reference
+implementations. A list has one value per later step, step 1 first.
+"""
+
+from __future__ import annotations
+
+from .settings import MethodSettings
+
+LossWeights = dict[str, float | list[float]]
+
+# MiB uses 10 for every task it reports on.
+_MIB: LossWeights = {"ckd": 10.0}
+_MIB_TASKS = {
+    "voc": ("19-1", "15-5", "15-1", "10-10", "10-5"),
+    "ade20k": ("100-50", "100-10", "50-50"),
+}
+
+_ALIFE: dict[str, dict[str, LossWeights]] = {
+    "voc": {
+        "19-1": {"ali": 1.0, "kd": 1.0},
+        "15-5": {"ali": 2.0, "kd": 1.0},
+        "15-1": {"ali": [3.0, 5.0, 2.0, 3.0, 2.0], "kd": [1.0, 10.0, 1.0, 10.0, 1.0]},
+    },
+    "ade20k": {
+        "100-50": {"ali": 1.0, "kd": 1.0},
+        "100-10": {"ali": 1.0, "kd": 1.0},
+        "50-50": {"ali": 1.0, "kd": 20.0},
+    },
+}
+
+# Unpublished: the paper gives no value for these tasks or data sets. ADE20K keeps what most of its tasks
+# share, anything else takes the values of VOC 15-5.
+_ALIFE_UNPUBLISHED: dict[str, LossWeights] = {
+    "ade20k": {"ali": 1.0, "kd": 1.0},
+    "other": {"ali": 2.0, "kd": 1.0},
+}
+
+
+def loss_weights(method: str, dataset: str, task: str) -> tuple[LossWeights, bool]:
+    """Return (weights by term, whether they are published) for e.g. ("alife", "voc", "15-1").
+
+    ``dataset`` is "voc" or "ade20k" for published values; any other name and task gets the unpublished
+    defaults. Methods without weighted terms (fine-tuning, joint) get an empty dict.
+    """
+    if method == "mib":
+        return dict(_MIB), task in _MIB_TASKS.get(dataset, ())
+    if method == "alife":
+        published = _ALIFE.get(dataset, {}).get(task)
+        if published is not None:
+            return dict(published), True
+        return dict(_ALIFE_UNPUBLISHED.get(dataset, _ALIFE_UNPUBLISHED["other"])), False
+    return {}, True
+
+
+def default_settings(method: str, dataset: str, task: str) -> MethodSettings:
+    """The settings a method is published with for a task, e.g. ("alife", "voc", "15-1"); see `loss_weights`.
+
+    ``method`` is the method's registered name or an alias. Raises `ConfigError` for an unknown one.
+    """
+    from . import get_method  # the registry imports the methods, which import the settings
+
+    weights, published = loss_weights(get_method(method).name, dataset, task)
+    return MethodSettings(loss_weights=weights, published=published)
