@@ -1,0 +1,131 @@
+"""The command line: ``ciss-fast train``, ``ciss-fast compare``, ``ciss-fast recipes``.
+
+A mistake of the user ends in one line on standard error and exit code 2, an interruption in exit code 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import types
+import typing
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ciss_fast.engine.config import Config, all_settings, load_recipe, option_name, recipe_names
+from ciss_fast.errors import CissFastError, ConfigError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line like every other error, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} ({self.prog} --help lists the options)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands, with one option for every setting of `Config`."""
+    parser = _Parser(
+        prog="ciss-fast", description="Class-incremental semantic segmentation.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train and evaluate all steps of a task", allow_abbrev=False)
+    train.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help=f"settings to start from: {', '.join(recipe_names())}, a TOML file or a config.json",
+    )
+    train.add_argument("--quiet", action="store_true", help="print the table of scores only")
+    _add_settings(train)
+    compare = commands.add_parser(
+        "compare", help="one table and one plot over several runs", allow_abbrev=False
+    )
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="results folder")
+    compare.add_argument(
+        "--output", metavar="PNG", help="the plot; comparison.png beside the first run by default"
+    )
+    commands.add_parser("recipes", help="list the recipes that come with the package", allow_abbrev=False)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    groups: dict[str, Any] = {}
+    for section, field, declared in all_settings():
+        if section not in groups:
+            groups[section] = parser.add_argument_group(section)
+        default = field.default if field.default is not None else "none"
+        keywords: dict[str, Any] = {"dest": field.name, "default": None}
+        keywords["help"] = f"{field.metadata['help']} (default: {default})".replace("%", "%%")
+        if declared is bool:
+            keywords["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(declared) is dict:
+            keywords.update(
+                action="append", metavar="NAME=VALUE", help=f"{field.metadata['help']} (repeatable)"
+            )
+        else:
+            choices = field.metadata["choices"]
+            keywords["metavar"] = "|".join(choices) if choices else _metavar(declared)
+        groups[section].add_argument(option_name(field.name), **keywords)
+
+
+def _metavar(declared: Any) -> str:
+    names = {int: "N", float: "X", str: "TEXT"}
+    options = typing.get_args(declared) if isinstance(declared, types.UnionType) else (declared,)
+    if any(typing.get_origin(option) is tuple for option in options):
+        return "X[,X...]"
+    return next(names[option] for option in options if option in names)
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    """``ciss-fast train``."""
+    from ciss_fast.engine.progress import Reporter
+    from ciss_fast.engine.run import train
+
+    config = load_recipe(arguments.recipe) if arguments.recipe else Config()
+    names = [field.name for _, field, _ in all_settings()]
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    train(config.with_settings(given), Reporter(quiet=arguments.quiet))
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    """``ciss-fast compare``."""
+    from ciss_fast.engine.compare import compare_runs
+
+    table, plot = compare_runs([Path(run) for run in arguments.runs], arguments.output)
+    print(table)
+    print(f"plot: {plot}")
+
+
+def run_recipes(arguments: argparse.Namespace) -> None:
+    """``ciss-fast recipes``."""
+    for name in recipe_names():
+        config = load_recipe(name)
+        data = config.data
+        print(f"{name}: {data.dataset} {data.task}, {config.method.method}, {config.model.backbone}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 0, 2 for a mistake of the user, 130 when interrupted."""
+    commands = {"train": run_train, "compare": run_compare, "recipes": run_recipes}
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            parsed = build_parser().parse_args(arguments)
+            commands[parsed.command](parsed)
+    except CissFastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on after the last finished step", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _print_warning(message: Warning | str, *_: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)

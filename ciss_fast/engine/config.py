@@ -1,0 +1,281 @@
+"""The configuration of a run: what can be set, its defaults, recipes, and comparing two configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ciss_fast.engine.settings import Affects, PerStep, convert, field_types, option
+from ciss_fast.errors import ConfigError
+from ciss_fast.methods.settings import BATCH_NORM_CHOICES
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, in which steps, and how a training crop is made."""
+
+    dataset: str = option("shapes", "data set by name")
+    data_root: str | None = option(
+        None, "folder of the data set; none for an embedded one", affects="nothing"
+    )
+    task: str = option("6-3", "base-increment, such as 15-5; checked against the class list")
+    setting: str = option("overlapped", "which images a step may show", choices=("overlapped", "disjoint"))
+    class_order: tuple[int, ...] | None = option(None, "class ids in learning order, background left out")
+    data_option: dict[str, Any] = option({}, "option of the data set itself, such as image_size_px=64")
+    crop_size: int = option(512, "side of a training crop in pixels", minimum=16)
+    scale_min: float = option(0.5, "smallest area of a random crop, as a part of the image's area", above=0)
+    scale_max: float = option(2.0, "largest area of a random crop, as a part of the image's area", above=0)
+    flip: bool = option(True, "mirror half of the training images")
+    batch_size: int = option(24, "training images per iteration", minimum=1)
+    cache_images: bool = option(False, "keep decoded images in memory", affects="nothing")
+    workers: int = option(0, "processes that load training images", minimum=0, affects="nothing")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    backbone: str = option("resnet101", "feature extractor by name")
+    weights: str | None = option("imagenet", "backbone's weights: imagenet (downloaded), a file, or none")
+    output_stride: int = option(16, "image pixels per feature pixel: 8 or 16", minimum=8)
+    head_channels: int = option(256, "channels of ASPP and of the features a classifier reads", minimum=1)
+    dropout: float = option(0.5, "dropout after the ASPP projection at the base step", minimum=0)
+    align_corners: bool = option(True, "how logits are enlarged to the label's size")
+
+
+@dataclass(frozen=True)
+class OptimisationConfig:
+    """Optimiser, learning rates and their schedule."""
+
+    optimiser: str = option("sgd", "optimiser", choices=("sgd", "adamw"))
+    epochs_base: float = option(30.0, "passes over the base step's images", above=0)
+    epochs_later: PerStep = option(
+        30.0, "the same for later steps, one or one a step", above=0, affects="later"
+    )
+    lr_base: float = option(1e-2, "learning rate of the base step", above=0)
+    lr_later: PerStep = option(
+        1e-3, "learning rate of later steps, one or one a step", above=0, affects="later"
+    )
+    backbone_lr_multiplier: float = option(1.0, "times the learning rate: the backbone", minimum=0)
+    head_lr_multiplier: float = option(1.0, "times the learning rate: ASPP and head", minimum=0)
+    old_classifiers_lr_multiplier: float = option(
+        1.0, "times the learning rate: classifiers of earlier steps", minimum=0, affects="later"
+    )
+    new_classifier_lr_multiplier: float = option(
+        1.0, "times the learning rate: the step's classifier", minimum=0
+    )
+    momentum: float = option(0.9, "momentum of SGD (Nesterov)", minimum=0)
+    weight_decay: float = option(1e-4, "weight decay", minimum=0)
+    poly_power: float = option(0.9, "learning rate x (1 - iteration / iterations) ^ power", minimum=0)
+    warmup: float = option(0.0, "part of a step's iterations with linear warm-up", minimum=0)
+    warmup_start: float = option(1e-3, "factor at which the warm-up starts", minimum=0)
+    clip_norm: float | None = option(None, "largest norm of the whole gradient; none for no limit", above=0)
+    freeze_batch_norm: str = option(
+        "published",
+        "batch norms that keep statistics and affine values: as the method has it, these and the "
+        "backbone's at every step, all at every step, or none",
+        choices=BATCH_NORM_CHOICES,
+    )
+    dropout_at_later_steps: bool = option(False, "keep dropout on after the base step", affects="later")
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """The incremental method and the weights of its loss terms."""
+
+    method: str = option("alife", "incremental method by name", affects="later")
+    loss_weight: dict[str, PerStep] = option(
+        {},
+        "weight of a loss term, one or one a later step (ali=3,5,2); the published ones by default; terms of "
+        "other methods are left out",
+        affects="later",
+    )
+    alpha: float = option(1.0, "MiB: multiplies the teacher's logits in CKD", above=0, affects="later")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a model is scored after every step."""
+
+    unseen: str = option(
+        "background",
+        "classes of later steps count as background or are ignored",
+        choices=("background", "ignore"),
+        affects="later",
+    )
+    eval_crop: int | None = option(
+        None, "shorter side and centre crop of test images; none: own size", minimum=16, affects="later"
+    )
+    eval_batch_size: int = option(8, "test images of one size scored together", minimum=1, affects="nothing")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and how it is computed."""
+
+    output: str | None = option(
+        None, "results folder; none: named after the run, in runs/", affects="nothing"
+    )
+    base_from: str | None = option(None, "results folder whose base step is taken over", affects="nothing")
+    seed: int = option(0, "seed of everything random", minimum=0)
+    precision: str = option("fp32", "arithmetic of the network", choices=("fp32", "bf16"))
+    channels_last: bool = option(True, "memory layout of the network's tensors")
+    device: str = option("auto", "cpu, cuda, cuda:1, or auto: a GPU if there is one", affects="nothing")
+    threads: int | None = option(
+        None, "CPU threads; none leaves torch's choice", minimum=1, affects="nothing"
+    )
+    log_every: int = option(
+        10, "iterations between two entries of the loss log", minimum=1, affects="nothing"
+    )
+    previews: int = option(4, "images shown in predictions.png", minimum=0, affects="nothing")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run. Every setting has one name over all sections, so an option needs no section prefix."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    optimisation: OptimisationConfig = dataclasses.field(default_factory=OptimisationConfig)
+    method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain dictionaries by section, with lists for tuples: what JSON and a checkpoint hold."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any], source: str = "configuration") -> Config:
+        """The inverse of `to_dict`; settings left out have their defaults.
+
+        Raises `ConfigError` naming ``source`` for an unknown section or setting, a wrong type or value.
+        """
+        return Config().updated(values, source)
+
+    def updated(self, values: Mapping[str, Any], source: str) -> Config:
+        """A copy with the settings of ``values`` (by section, as in a recipe) replaced."""
+        sections = {}
+        for section, entries in values.items():
+            current = getattr(self, section, None) if section in _section_names() else None
+            if current is None:
+                raise ConfigError(
+                    f"{source}: unknown section [{section}], expected one of {', '.join(_section_names())}"
+                )
+            if not isinstance(entries, Mapping):
+                raise ConfigError(f"{source}: expected [{section}] to be a table, got {entries!r}")
+            sections[section] = _update_section(
+                current, entries, lambda name, where=section: f"{source}: [{where}] {name}"
+            )
+        return dataclasses.replace(self, **sections)
+
+    def with_settings(self, values: Mapping[str, Any]) -> Config:
+        """A copy with settings replaced by bare name, as on the command line.
+
+        Raises `ConfigError` naming the option (``--lr-base``) for a wrong value or an unknown name.
+        """
+        section_of = {field.name: section for section, field, _ in all_settings()}
+        sections: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            if name not in section_of:
+                raise ConfigError(f"{option_name(name)}: unknown setting")
+            sections.setdefault(section_of[name], {})[name] = value
+        return dataclasses.replace(
+            self,
+            **{
+                section: _update_section(getattr(self, section), entries, option_name)
+                for section, entries in sections.items()
+            },
+        )
+
+
+def _update_section(section: Any, values: Mapping[str, Any], source_of: Any) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(section)}
+    declared = field_types(type(section))
+    converted = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise ConfigError(f"{source_of(name)}: unknown setting, expected one of {', '.join(fields)}")
+        converted[name] = convert(fields[name], declared[name], value, source_of(name))
+        if isinstance(converted[name], dict):
+            converted[name] = {**getattr(section, name), **converted[name]}
+    return dataclasses.replace(section, **converted)
+
+
+def _section_names() -> list[str]:
+    return [field.name for field in dataclasses.fields(Config)]
+
+
+def all_settings() -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """Every setting as (section, field, declared type), in order."""
+    for section in dataclasses.fields(Config):
+        section_type = type(section.default_factory())  # type: ignore[misc]
+        declared = field_types(section_type)
+        for field in dataclasses.fields(section_type):
+            yield section.name, field, declared[field.name]
+
+
+def option_name(name: str) -> str:
+    """The command line's spelling of a setting: ``lr_base`` is ``--lr-base``."""
+    return "--" + name.replace("_", "-")
+
+
+def first_difference(stored: Mapping[str, Any], current: Config, affects: tuple[Affects, ...]) -> str | None:
+    """The first setting of the given kinds in which two configurations differ, as text for an error.
+
+    ``stored`` is a `Config.to_dict`, maybe written by another version: a setting it lacks counts as its
+    default. Returns e.g. ``"lr_base is 0.01 there and 0.02 here"``, or None if there is no such difference.
+    """
+    defaults, wanted = Config().to_dict(), current.to_dict()
+    for section, field, _ in all_settings():
+        if field.metadata["affects"] not in affects:
+            continue
+        there = stored.get(section, {}).get(field.name, defaults[section][field.name])
+        here = wanted[section][field.name]
+        if there != here:
+            return f"{field.name} is {there!r} there and {here!r} here"
+    return None
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with the package."""
+    folder = resources.files("ciss_fast.recipes")
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def load_recipe(name_or_file: str) -> Config:
+    """The configuration of a recipe: a name that comes with the package, a TOML file, or a run's config.json.
+
+    Raises `ConfigError` if there is no such recipe, the file cannot be read, or it holds unknown settings.
+    """
+    if name_or_file in recipe_names():
+        text = resources.files("ciss_fast.recipes").joinpath(f"{name_or_file}.toml").read_text("utf-8")
+        return Config.from_dict(tomllib.loads(text), f"recipe {name_or_file}")
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise ConfigError(
+            f"--recipe: expected one of {', '.join(recipe_names())} or a file, got {name_or_file!r}"
+        )
+    try:
+        text = path.read_text("utf-8")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--recipe: cannot read {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"--recipe: expected {path} to hold settings by section, got {type(values).__name__}"
+        )
+    return Config.from_dict(values, f"recipe {path}")

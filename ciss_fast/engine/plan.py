@@ -1,0 +1,197 @@
+"""Everything a run needs, built and checked before its first file is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ciss_fast.data import (
+    EvaluationSet,
+    MemoryCache,
+    SegmentationDataset,
+    StepBatches,
+    Task,
+    TrainingSet,
+    TrainingTransform,
+    build_dataset,
+    class_presence,
+    evaluation_label_table,
+    make_evaluation_loader,
+    make_loader,
+    select_images,
+    training_label_table,
+)
+from ciss_fast.engine.config import Config
+from ciss_fast.engine.progress import Reporter
+from ciss_fast.engine.seeding import step_seed
+from ciss_fast.errors import ConfigError
+from ciss_fast.methods import METHODS, Method, MethodSettings, default_settings, get_method
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The checked ingredients of a run.
+
+    Attributes:
+        config: the effective configuration, published loss weights filled in.
+        task: as named by the user; scores are grouped by its steps.
+        training_task: what is learnt in which step (joint training: everything in one).
+        training_images, test_images: image indices of every training step, and of the tests after it.
+        preview_images: test images to show in the report.
+    """
+
+    config: Config
+    task: Task
+    training_task: Task
+    method: Method
+    settings: MethodSettings
+    train_data: SegmentationDataset
+    test_data: SegmentationDataset
+    training_images: list[np.ndarray]
+    test_images: list[np.ndarray]
+    preview_images: list[int]
+
+    @property
+    def num_steps(self) -> int:
+        return self.training_task.num_steps
+
+    def training_batches(self, step: int) -> StepBatches:
+        """The augmented training batches of a step."""
+        data = self.config.data
+        transform = TrainingTransform(
+            data.crop_size, scale=(data.scale_min, data.scale_max), flip=0.5 if data.flip else 0.0
+        )
+        table = training_label_table(self.training_task, step, **self.method.label_options(step))
+        seed = step_seed(self.config.run.seed, step)
+        images = TrainingSet(self.train_data, self.training_images[step], table, transform, seed)
+        return make_loader(images, data.batch_size, seed=seed, workers=data.workers)
+
+    def test_batches(self, step: int) -> StepBatches:
+        """The images that the model after a step is scored on, same-size ones together."""
+        settings = self.config.evaluation
+        return make_evaluation_loader(
+            self._test_set(self.test_images[step], step),
+            settings.eval_batch_size,
+            workers=self.config.data.workers,
+        )
+
+    def previews(self, step: int) -> EvaluationSet | None:
+        """The preview images, as they are tested after a step; None if there are none to show."""
+        return self._test_set(np.array(self.preview_images), step) if self.preview_images else None
+
+    def _test_set(self, indices: np.ndarray, step: int) -> EvaluationSet:
+        settings = self.config.evaluation
+        table = evaluation_label_table(self.training_task, step, settings.unseen)
+        return EvaluationSet(self.test_data, indices, table, settings.eval_crop)
+
+
+def make_plan(config: Config, reporter: Reporter) -> Plan:
+    """Build and check a run's ingredients; no file but the class-presence cache is written.
+
+    Raises `ConfigError` or `DataError` for an unknown data set, task, method or setting, missing data,
+    settings that do not fit the number of steps, and a step without images.
+    """
+    method = get_method(config.method.method)
+    data = config.data
+    if data.scale_min > data.scale_max:
+        raise ConfigError(
+            f"--scale-min: expected at most --scale-max ({data.scale_max}), got {data.scale_min}"
+        )
+    root = Path(data.data_root) if data.data_root is not None else None
+    train_data = build_dataset(data.dataset, root, "train", **data.data_option)
+    test_data = build_dataset(data.dataset, root, "val", **data.data_option)
+    task = Task.parse(data.task, class_names=train_data.class_names, class_order=data.class_order)
+    training_task = method.steps_of(task)
+    settings = method_settings(config, method)
+    method.check_settings(settings, task.num_steps)
+    check_per_step_settings(config, task.num_steps)
+    steps = range(training_task.num_steps)
+    presence = class_presence(train_data)
+    training_images = [select_images(presence, training_task, step, data.setting, "train") for step in steps]
+    test_presence = class_presence(test_data)
+    test_images = [select_images(test_presence, training_task, step, data.setting, "test") for step in steps]
+    plan = Plan(
+        config=effective_config(config, method, settings),
+        task=task,
+        training_task=training_task,
+        method=method,
+        settings=settings,
+        train_data=MemoryCache(train_data) if data.cache_images else train_data,
+        test_data=MemoryCache(test_data) if data.cache_images else test_data,
+        training_images=training_images,
+        test_images=test_images,
+        preview_images=choose_previews(test_presence, task, config.run.previews),
+    )
+    reporter.message(
+        f"{data.dataset} {task.name} ({data.setting}), {method.name}: training images by step "
+        f"{[len(images) for images in training_images]}, test images "
+        f"{[len(images) for images in test_images]}"
+    )
+    return plan
+
+
+def method_settings(config: Config, method: Method) -> MethodSettings:
+    """What the method reads of a configuration, published loss weights filled in where none are given.
+
+    Raises `ConfigError` for the weight of a loss term that no method has.
+    """
+    known = {term for entry in METHODS.values() for term in entry.loss_terms}
+    for term in config.method.loss_weight:
+        if term not in known:
+            raise ConfigError(
+                f"--loss-weight: expected a term out of {', '.join(sorted(known))}, got {term!r}"
+            )
+    published = default_settings(method.name, config.data.dataset, config.data.task)
+    given = {term: weight for term, weight in config.method.loss_weight.items() if term in method.loss_terms}
+    weights = {**published.loss_weights, **given}
+    settings = config.optimisation
+    return MethodSettings(
+        loss_weights=weights,
+        published=published.published and all(published.loss_weights[term] == given[term] for term in given),
+        align_corners=config.model.align_corners,
+        alpha=config.method.alpha,
+        freeze_batch_norm=settings.freeze_batch_norm,
+        dropout_at_later_steps=settings.dropout_at_later_steps,
+        backbone_lr_multiplier=settings.backbone_lr_multiplier,
+        head_lr_multiplier=settings.head_lr_multiplier,
+        old_classifiers_lr_multiplier=settings.old_classifiers_lr_multiplier,
+        new_classifier_lr_multiplier=settings.new_classifier_lr_multiplier,
+    )
+
+
+def effective_config(config: Config, method: Method, settings: MethodSettings) -> Config:
+    """The configuration with the method's own name and the loss weights it really uses."""
+    weights = {
+        term: tuple(weight) if isinstance(weight, list) else weight
+        for term, weight in settings.loss_weights.items()
+    }
+    return dataclasses.replace(
+        config, method=dataclasses.replace(config.method, method=method.name, loss_weight=weights)
+    )
+
+
+def check_per_step_settings(config: Config, num_steps: int) -> None:
+    """Raise `ConfigError` if a per-step list has not one value for each later step."""
+    values = {"--epochs-later": config.optimisation.epochs_later, "--lr-later": config.optimisation.lr_later}
+    for name, value in values.items():
+        if isinstance(value, tuple) and len(value) != num_steps - 1:
+            raise ConfigError(
+                f"{name}: expected one value or {num_steps - 1} (one for each later step), got {len(value)}"
+            )
+
+
+def choose_previews(presence: np.ndarray, task: Task, count: int) -> list[int]:
+    """Up to ``count`` test images, taking the task's steps in turn: of the images that show a class of the
+    step, the one with most foreground classes that is not chosen yet (the first of them)."""
+    chosen: list[int] = []
+    richness = presence[:, 1:].sum(axis=1)
+    for turn in range(max(1, math.ceil(count / task.num_steps)) * task.num_steps):
+        classes = [class_id for class_id in task.steps[turn % task.num_steps] if class_id != 0]
+        candidates = [i for i in np.flatnonzero(presence[:, classes].any(axis=1)) if i not in chosen]
+        if candidates and len(chosen) < count:
+            chosen.append(int(max(candidates, key=lambda i: (richness[i], -i))))
+    return chosen

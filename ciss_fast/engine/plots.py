@@ -1,0 +1,142 @@
+"""Pictures of a run: loss and score curves, predictions next to the ground truth, several runs compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from ciss_fast.atomic_files import atomic_write
+
+SCORES = {"miou_base": "base", "miou_new": "new", "miou_all": "all", "hiou": "hIoU"}
+NOT_A_TERM = ("iteration", "learning_rate")
+
+
+def class_palette(num_colours: int = 256) -> np.ndarray:
+    """The colours of Pascal VOC's label maps, uint8 [num_colours, 3]: the bits of the id, spread over R, G
+    and B.
+    """
+    ids = np.arange(num_colours)
+    palette = np.zeros((num_colours, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return palette
+
+
+def draw_curves(path: Path, metrics: dict[str, Any]) -> Path:
+    """Loss terms over all iterations (steps one after another) and scores over steps."""
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    _draw_losses(losses, metrics["steps"])
+    steps = [entry["step"] for entry in metrics["steps"]]
+    for name, title in SCORES.items():
+        scores.plot(steps, [_percent(entry[name]) for entry in metrics["steps"]], marker="o", label=title)
+    _finish_score_axes(scores, steps, f"{metrics['method']}, {metrics['dataset']} {metrics['task']}")
+    scores.legend()
+    return _save(figure, path)
+
+
+def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for entry in steps for item in entry["loss_log"] for name in item))
+    offset = 0.0
+    series: dict[str, tuple[list[float], list[float]]] = {
+        name: ([], []) for name in names if name not in NOT_A_TERM
+    }
+    for entry in steps:
+        for item in entry["loss_log"]:
+            for name, (x, y) in series.items():
+                x.append(offset + item["iteration"])
+                y.append(item.get(name, float("nan")))
+        offset += entry["iterations"]
+        if entry is not steps[-1]:
+            axes.axvline(offset, color="0.7", linewidth=0.8)
+    for name, (x, y) in series.items():
+        axes.plot(x, y, label=name, linewidth=2 if name == "loss" else 1)
+    axes.set(xlabel="iteration (lines: next step)", ylabel="value, unweighted terms", title="loss")
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.grid(alpha=0.3)
+    if series:
+        axes.legend()
+
+
+def draw_predictions(
+    path: Path,
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    predictions_by_step: Sequence[Sequence[np.ndarray]],
+    class_names: Sequence[str],
+) -> Path:
+    """One row an image: the image, its ground truth, the prediction after every step.
+
+    Args:
+        images: uint8 [H, W, 3] each.
+        labels: class ids with 255 for ignored pixels, [H, W] each.
+        predictions_by_step: for every step, class ids [H, W] of every image.
+        class_names: name of every class id; those that occur are listed under the picture.
+    """
+    columns = 2 + len(predictions_by_step)
+    figure = Figure(figsize=(2.3 * columns, 2.3 * len(images) + 0.6), layout="constrained")
+    axes = figure.subplots(len(images), columns, squeeze=False)
+    palette = class_palette()
+    palette[255] = (224, 224, 192)
+    for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+        maps = [palette[label], *(palette[step[row]] for step in predictions_by_step)]
+        for cell, picture in zip(axes[row], [image, *maps], strict=True):
+            cell.imshow(picture, interpolation="nearest")
+            cell.set_axis_off()
+    titles = ["image", "ground truth", *(f"after step {step}" for step in range(len(predictions_by_step)))]
+    for cell, title in zip(axes[0], titles, strict=True):
+        cell.set_title(title, fontsize=10)
+    shown = np.unique(
+        np.concatenate([np.unique(item) for item in [*labels, *sum(map(list, predictions_by_step), [])]])
+    )
+    patches = [
+        Patch(facecolor=palette[i] / 255, edgecolor="0.5", label=class_names[i]) for i in shown if i != 255
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), fontsize=8)
+    return _save(figure, path)
+
+
+def draw_comparison(path: Path, runs: dict[str, dict[str, Any]]) -> Path:
+    """Base, new and all mIoU and hIoU over the steps, one line a run; ``runs`` is metrics by the run's
+    name.
+    """
+    figure = Figure(figsize=(14, 3.8), layout="constrained")
+    panels = figure.subplots(1, len(SCORES), sharey=True)
+    steps = sorted({entry["step"] for metrics in runs.values() for entry in metrics["steps"]})
+    for axes, (score, title) in zip(panels, SCORES.items(), strict=True):
+        for name, metrics in runs.items():
+            entries = metrics["steps"]
+            axes.plot(
+                [entry["step"] for entry in entries],
+                [_percent(entry[score]) for entry in entries],
+                marker="o",
+                label=name,
+            )
+        _finish_score_axes(axes, steps, title if score == "hiou" else f"mIoU {title}")
+    panels[0].legend()
+    return _save(figure, path)
+
+
+def _finish_score_axes(axes: Any, steps: Sequence[int], title: str) -> None:
+    axes.set(xlabel="step", ylabel="%", title=title, ylim=(0, 100))
+    axes.set_xticks(steps)
+    axes.grid(alpha=0.3)
+
+
+def _percent(value: float | None) -> float:
+    return float("nan") if value is None else 100 * value
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    FigureCanvasAgg(figure)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return atomic_write(path, lambda file: file.write(buffer.getvalue()))

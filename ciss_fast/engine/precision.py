@@ -1,0 +1,57 @@
+"""Device, arithmetic and memory layout of the network."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ciss_fast.engine.config import RunConfig
+from ciss_fast.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Where and in which arithmetic the network computes. Parameters stay float32; bf16 is autocast's."""
+
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    channels_last: bool
+
+    @staticmethod
+    def from_config(config: RunConfig) -> Precision:
+        """Raises `ConfigError` if the device is unknown or not there."""
+        autocast_dtype = torch.bfloat16 if config.precision == "bf16" else None
+        return Precision(_device(config.device), autocast_dtype, config.channels_last)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context a forward pass runs in."""
+        return torch.autocast(
+            self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
+        )
+
+    def place_model(self, model: nn.Module) -> nn.Module:
+        """Move the model to the device and into the memory layout; in place, returned for convenience."""
+        model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model
+
+    def place_images(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] on the device and in the memory layout."""
+        images = images.to(self.device, non_blocking=True)
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--device: expected one of the {torch.cuda.device_count()} CUDA devices here, got {name!r}"
+        )
+    return device

@@ -1,0 +1,76 @@
+"""Telling the user how far a run is: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+SECONDS_BETWEEN_LINES = 20.0
+
+
+class Reporter:
+    """Prints a run's messages and follows its loops. ``quiet`` keeps everything but `result` to itself."""
+
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        self.quiet = quiet
+        self.console = console or Console(highlight=False, soft_wrap=True)
+
+    def message(self, text: str) -> None:
+        """One line about what happens."""
+        if not self.quiet:
+            self.console.print(text, markup=False)
+
+    def result(self, text: str) -> None:
+        """What the user asked for, such as a table; printed even if quiet."""
+        self.console.print(text, markup=False)
+
+    def follow(
+        self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any]
+    ) -> Iterator[Item]:
+        """Pass ``items`` on while showing how many of ``total`` are done and what ``status`` holds.
+
+        ``status`` is read each time it is shown, so the loop's body may keep changing it.
+        """
+        if self.quiet:
+            yield from items
+        elif self.console.is_terminal:
+            yield from self._follow_with_bar(items, total, title, status)
+        else:
+            yield from self._follow_with_lines(items, total, title, status)
+
+    def _follow_with_bar(
+        self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any]
+    ) -> Iterator[Item]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+        )
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(title, total=total, status="")
+            for item in items:
+                yield item
+                bar.update(task, advance=1, status=_describe(status))
+
+    def _follow_with_lines(
+        self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any]
+    ) -> Iterator[Item]:
+        start = printed = time.monotonic()
+        for done, item in enumerate(items, start=1):
+            yield item
+            now = time.monotonic()
+            if now - printed >= SECONDS_BETWEEN_LINES and done < total:
+                printed = now
+                left = (now - start) / done * (total - done)
+                self.message(f"{title}: {done}/{total}, {left:.0f} s left {_describe(status)}".rstrip())
+
+
+def _describe(status: Mapping[str, Any]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in status.items())
