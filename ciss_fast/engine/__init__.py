@@ -1,0 +1,1 @@
+"""Running an experiment: configuration (`config`), training (`run.train`), scores, results folder, comparison."""
