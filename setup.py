@@ -41,9 +41,10 @@ class CMakeBuild(build_ext):
             subprocess.run(configure, check=True)
             subprocess.run(["cmake", "--build", str(build)], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
+            cause = error if isinstance(error, OSError) else "its message is above"
             raise CompileError(
-                f"the native library of ciss_fast was not built ({error}); it needs CMake >= 3.24, Ninja and "
-                "a C++17 compiler (GCC or Clang). CISS_FAST_NATIVE=0 installs without it."
+                f"the native library of ciss_fast was not built ({cause}). It needs CMake, Ninja and a "
+                "C++17 compiler, GCC or Clang. CISS_FAST_NATIVE=0 installs without it."
             ) from error
 
 
