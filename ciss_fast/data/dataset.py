@@ -86,7 +86,7 @@ def build_dataset(
     for option in options:
         if option not in known:
             raise ConfigError(
-                f"data set {name!r} has no option {option!r}: expected one of {', '.join(known)}"
+                f"data set {name!r} has no option {option!r}: expected one of {', '.join(known) or 'none'}"
             )
     return factory(None if root is None else Path(root), split, **options)
 

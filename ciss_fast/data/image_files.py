@@ -44,24 +44,28 @@ def read_label_map(path: str | os.PathLike[str]) -> np.ndarray:
     """The stored pixel values of an index image at ``path``, uint8 [H, W], read-only.
 
     Palette images give the palette index, grey images the grey value as stored (1 to 16 bits).
-    Raises `DataError` if the file is missing, cut off, a colour image, or holds values over 255.
+    Raises `DataError` if the file is missing, cut off, of a colour mode, or holds values over 255.
     """
     with _opened(path, "label map") as image:
         if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
             raise DataError(
-                f"{path}: label map is a colour image (mode {image.mode}); expected a palette or "
-                f"single-channel image whose pixel values are class ids"
+                f"{path}: label map has mode {image.mode}; expected a palette or single-channel image "
+                f"whose pixel values are class ids"
             )
         stretch = _STRETCH.get(_raw_mode(image), 1)
         values = _decoded(path, "label map", image)
     if values.dtype == np.bool_:
-        values = values.view(np.uint8)
+        # Pillow's bytes for true are 255, which numpy's own conversion may keep.
+        values = (values.view(np.uint8) != 0).astype(np.uint8)
     if values.dtype != np.uint8:
         if values.size and (values.min() < 0 or values.max() > IGNORE):
             worst = values.min() if values.min() < 0 else values.max()
             raise DataError(f"{path}: label map holds the value {worst}; expected class ids from 0 to 255")
         values = values.astype(np.uint8)
-    return values // np.uint8(stretch) if stretch != 1 else values
+    if stretch != 1:
+        values = values // np.uint8(stretch)
+    values.flags.writeable = False
+    return values
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:

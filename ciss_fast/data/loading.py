@@ -242,7 +242,7 @@ def make_loader(
     training_set: TrainingSet,
     batch_size: int,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     workers: int = 0,
     pin_memory: bool = False,
     shard: int = 0,
@@ -255,10 +255,12 @@ def make_loader(
 
     Args:
         batch_size: images per batch and process.
+        seed: of the order. Default: that of ``training_set``.
         workers: loader processes; 0 loads in this process.
         shard, num_shards: rank and number of training processes.
     """
     _check_counts(batch_size, workers)
+    seed = training_set.seed if seed is None else _checked_seed(seed)
     sampler = EpochSampler(len(training_set), seed, shard, num_shards)
     loader = DataLoader(
         training_set,

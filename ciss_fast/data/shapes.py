@@ -163,7 +163,7 @@ def _local_coordinates(
     radius = size * (smallest + (largest - smallest) * draws[2])
     centre_y, centre_x = 0.08 * size + 0.84 * size * draws[:2]
     angle, stretch = 2 * math.pi * draws[3], 0.85 + 0.3 * draws[4]
-    reach = radius * 1.2 + 2
+    reach = 1.3 * radius + 2
     top, bottom = max(0, int(centre_y - reach)), min(size, int(centre_y + reach) + 1)
     left, right = max(0, int(centre_x - reach)), min(size, int(centre_x + reach) + 1)
     y = ((np.arange(top, bottom) - centre_y) / radius).astype(np.float32)[:, None]
