@@ -1,0 +1,135 @@
+"""The registry, the published settings and what is wrong with others."""
+
+import pytest
+
+from ciss_fast.data.tasks import Task
+from ciss_fast.errors import ConfigError
+from ciss_fast.methods import ALIFE, FineTuning, Joint, MethodSettings, MiB, default_settings, get_method
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("fine-tuning", FineTuning), ("ft", FineTuning), ("joint", Joint), ("mib", MiB), ("MiB", MiB),
+        ("alife", ALIFE), ("ALIFE", ALIFE),
+    ],
+)  # fmt: skip
+def test_registry(name, kind):
+    assert type(get_method(name)) is kind
+
+
+def test_unknown_method():
+    with pytest.raises(ConfigError) as caught:
+        get_method("plop")
+    assert str(caught.value) == "method: unknown name 'plop', known: fine-tuning, joint, mib, alife, ft"
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "task", "weights"),
+    [
+        ("mib", "voc", "15-5", {"ckd": 10.0}),
+        ("mib", "ade20k", "50-50", {"ckd": 10.0}),
+        ("alife", "voc", "19-1", {"ali": 1.0, "kd": 1.0}),
+        ("alife", "voc", "15-5", {"ali": 2.0, "kd": 1.0}),
+        ("alife", "voc", "15-1", {"ali": [3.0, 5.0, 2.0, 3.0, 2.0], "kd": [1.0, 10.0, 1.0, 10.0, 1.0]}),
+        ("alife", "ade20k", "100-50", {"ali": 1.0, "kd": 1.0}),
+        ("alife", "ade20k", "100-10", {"ali": 1.0, "kd": 1.0}),
+        ("alife", "ade20k", "50-50", {"ali": 1.0, "kd": 20.0}),
+        ("fine-tuning", "voc", "15-5", {}),
+        ("ft", "voc", "15-5", {}),
+        ("joint", "voc", "15-5", {}),
+    ],
+)
+def test_published_weights(method, dataset, task, weights):
+    settings = default_settings(method, dataset, task)
+    assert settings == MethodSettings(loss_weights=weights, published=True)
+    assert settings.align_corners is True
+    assert settings.alpha == 1.0
+
+
+@pytest.mark.parametrize("dataset", ["voc", "ade20k", "shapes"])
+@pytest.mark.parametrize(
+    ("method", "task"), [("mib", "10-1"), ("mib", "5-3"), ("alife", "10-10"), ("alife", "100-5")]
+)
+def test_other_tasks_get_marked_defaults_that_fit_any_number_of_steps(method, dataset, task):
+    settings = default_settings(method, dataset, task)
+    assert settings.published is False
+    for num_steps in (1, 2, 11):
+        get_method(method).check_settings(settings, num_steps)
+
+
+def test_loss_weight_of_a_step():
+    settings = MethodSettings(loss_weights={"ali": [3.0, 5.0], "kd": 1})
+    assert [settings.loss_weight("ali", step) for step in (1, 2)] == [3.0, 5.0]
+    assert [settings.loss_weight("kd", step) for step in (1, 2, 30)] == [1.0, 1.0, 1.0]
+    for step in (0, 3):
+        with pytest.raises(
+            ConfigError, match=f"^loss weight 'ali': 2 values, one per later step; none for step {step}$"
+        ):
+            settings.loss_weight("ali", step)
+    with pytest.raises(ConfigError, match="^loss weight 'ckd': missing, got ali, kd$"):
+        settings.loss_weight("ckd", 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "weights", "message"),
+    [
+        ("alife", {"ali": 1.0}, "loss weights of alife: expected ali, kd, got ali"),
+        ("mib", {"kd": 1.0}, "loss weights of mib: expected ckd, got kd"),
+        ("fine-tuning", {"kd": 1.0}, "loss weights of fine-tuning: expected none, got kd"),
+        ("mib", {}, "loss weights of mib: expected ckd, got none"),
+        ("mib", {"ckd": [1.0, 2.0]}, "loss weight 'ckd': expected one value or 3, one per later step, got 2"),
+    ],
+)
+def test_weights_that_do_not_fit(method, weights, message):
+    with pytest.raises(ConfigError) as caught:
+        get_method(method).check_settings(MethodSettings(loss_weights=weights), num_steps=4)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"freeze_batch_norm": "some"},
+            "freeze_batch_norm: expected one of published, backbone, all, none, got 'some'",
+        ),
+        ({"head_lr_multiplier": -1.0}, "head_lr_multiplier: expected a finite number >= 0, got -1.0"),
+        (
+            {"backbone_lr_multiplier": float("nan")},
+            "backbone_lr_multiplier: expected a finite number >= 0, got nan",
+        ),
+        ({"loss_weights": {"kd": -1.0}}, "loss weight 'kd': expected a finite number >= 0, got -1.0"),
+        ({"loss_weights": {"kd": [1.0, "2"]}}, "loss weight 'kd': expected a finite number >= 0, got '2'"),
+        ({"loss_weights": {"kd": "2"}}, "loss weight 'kd': expected a finite number >= 0, got '2'"),
+    ],
+)
+def test_bad_values(values, message):
+    with pytest.raises(ConfigError) as caught:
+        MethodSettings(**values)
+    assert str(caught.value) == message
+
+
+def test_joint_trains_all_classes_at_once_in_learning_order():
+    task = Task.parse("2-2", num_classes=7, class_order=[6, 5, 4, 3, 2, 1])
+    joint = get_method("joint").steps_of(task)
+    assert joint.steps == ((0, 6, 5, 4, 3, 2, 1),)
+    assert joint.classes_per_step == [7]
+    for name in ("fine-tuning", "mib", "alife"):
+        assert get_method(name).steps_of(task) is task
+
+
+def test_teachers_and_label_options():
+    assert {
+        name: [get_method(name).needs_teacher(step) for step in (0, 1)]
+        for name in ("fine-tuning", "joint", "mib", "alife")
+    } == {
+        "fine-tuning": [False, False],
+        "joint": [False, False],
+        "mib": [False, True],
+        "alife": [False, True],
+    }
+    for step in (0, 1):
+        assert get_method("mib").label_options(step) == {"ignore_as_background": True}
+        for name in ("fine-tuning", "joint", "alife"):
+            assert get_method(name).label_options(step) == {}
