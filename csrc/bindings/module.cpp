@@ -6,9 +6,21 @@
 #include <string>
 #include <vector>
 
+#include "cpu/dispatch.h"
+
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+
+namespace ciss {
+void bind_softmax_loss(pybind11::module_& module);
+}
+
+#include "cpu/dispatch.h"
+
+namespace ciss {
+void bind_softmax_loss(pybind11::module_& module);
+}
 
 namespace {
 
@@ -39,5 +51,9 @@ PYBIND11_MODULE(_native, module) {
     module.doc() = "Compiled kernels of ciss_fast";
     module.attr("compiler") = __VERSION__;
     module.def("compiled_instruction_sets", &compiled_instruction_sets);
+    module.def("instruction_set", [] { return ciss::instruction_set().name; });
     module.def("openmp_threads", &openmp_threads);
+    module.def("instruction_set", [] { return ciss::instruction_set().name; });
+    ciss::bind_softmax_loss(module);
+    ciss::bind_softmax_loss(module);
 }

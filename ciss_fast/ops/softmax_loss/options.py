@@ -1,0 +1,115 @@
+"""What a call of `softmax_loss` asks for: weights, averaging, regions; and the checks of its arguments."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+TERMS = ("ce", "cce", "kd", "ckd", "ali", "focal")
+AVERAGES = ("all", "valid", "region")
+KD_REGIONS = ("not_unlabelled", "all", "unlabelled")
+NEEDS_TEACHER = ("kd", "ckd", "ali")
+FLOAT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+LABEL_TYPES = (torch.uint8, torch.int32, torch.int64)
+
+# How the papers' code averages: CE and focal over all pixels, CCE over those not ignored, ALI and KD over the
+# pixels they apply to, CKD over all.
+DEFAULT_AVERAGE = {"ce": "all", "cce": "valid", "kd": "region", "ckd": "all", "ali": "region", "focal": "all"}
+
+
+@dataclass(frozen=True)
+class SoftmaxLossOptions:
+    """Checked options of one call; see `ciss_fast.softmax_loss` for their meaning."""
+
+    weights: dict[str, float]
+    old_classes: int = 0
+    align_corners: bool = False
+    alpha: float = 1.0
+    ignore_index: int = 255
+    average: dict[str, str] = field(default_factory=lambda: dict(DEFAULT_AVERAGE))
+    kd_region: str = "not_unlabelled"
+    check_labels: bool = True
+
+    def active_weights(self) -> dict[str, float]:
+        """The terms to compute, in the order of `TERMS`: those whose weight is not 0."""
+        return {name: self.weights[name] for name in TERMS if self.weights[name] != 0}
+
+
+def check_options(options: SoftmaxLossOptions, has_teacher: bool) -> None:
+    """Raise ValueError for values that do not exist or do not fit together."""
+    for name, weight in options.weights.items():
+        if not math.isfinite(weight):
+            raise ValueError(f"{name}: expected a finite weight, got {weight}")
+    active = options.active_weights()
+    if not active:
+        raise ValueError(f"weights: expected at least one of {', '.join(TERMS)} other than 0, got all 0")
+    for name in TERMS:
+        if options.average[name] not in AVERAGES:
+            raise ValueError(
+                f"{name}_average: expected one of {', '.join(AVERAGES)}, got {options.average[name]!r}"
+            )
+    if options.kd_region not in KD_REGIONS:
+        raise ValueError(f"kd_region: expected one of {', '.join(KD_REGIONS)}, got {options.kd_region!r}")
+    if not (math.isfinite(options.alpha) and options.alpha > 0):
+        raise ValueError(f"alpha: expected a finite number above 0, got {options.alpha}")
+    if not -(2**31) <= options.ignore_index < 2**31:
+        raise ValueError(f"ignore_index: expected a 32-bit integer, got {options.ignore_index}")
+    if not has_teacher:
+        wanting = [name for name in NEEDS_TEACHER if name in active]
+        if "focal" in active and options.old_classes > 0:
+            wanting.append("focal")  # unlabelled pixels take the teacher's pseudo-label
+        if wanting:
+            raise ValueError(f"teacher: expected logits for the terms {', '.join(wanting)}, got None")
+
+
+def check_tensors(student: Tensor, teacher: Tensor | None, label: Tensor, old_classes: int) -> None:
+    """Raise TypeError or ValueError when types, shapes or devices do not fit together."""
+    if student.dtype not in FLOAT_TYPES:
+        raise TypeError(f"student: expected float32, bfloat16, float16 or float64, got {student.dtype}")
+    if student.dim() != 4:
+        raise ValueError(f"student: expected logits [B, C, h, w], got shape {list(student.shape)}")
+    if label.dtype not in LABEL_TYPES:
+        raise TypeError(f"label: expected uint8, int32 or int64, got {label.dtype}")
+    if label.dim() != 3 or label.shape[0] != student.shape[0]:
+        raise ValueError(
+            f"label: expected [B, H, W] with B = {student.shape[0]}, got shape {list(label.shape)}"
+        )
+    if label.device != student.device:
+        raise ValueError(f"label: expected device {student.device} like the student, got {label.device}")
+    classes = student.shape[1]
+    if classes < 1:
+        raise ValueError("student: expected at least one channel, got 0")
+    if not 0 <= old_classes <= classes:
+        raise ValueError(f"old_classes: expected 0 to {classes} (the student's channels), got {old_classes}")
+    if label.shape[1] * label.shape[2] > 0 and student.shape[2] * student.shape[3] == 0:
+        raise ValueError(f"student: expected a map of at least 1x1, got shape {list(student.shape)}")
+    if teacher is None:
+        return
+    if teacher.dtype not in FLOAT_TYPES:
+        raise TypeError(f"teacher: expected float32, bfloat16, float16 or float64, got {teacher.dtype}")
+    expected = [student.shape[0], old_classes, student.shape[2], student.shape[3]]
+    if list(teacher.shape) != expected:
+        raise ValueError(
+            f"teacher: expected [B, old_classes, h, w] = {expected} (the student is {list(student.shape)}), "
+            f"got shape {list(teacher.shape)}"
+        )
+    if teacher.device != student.device:
+        raise ValueError(f"teacher: expected device {student.device} like the student, got {teacher.device}")
+    if old_classes < 1:
+        raise ValueError("teacher: expected at least one channel, got 0")
+
+
+def check_label_values(label: Tensor, classes: int, ignore_index: int) -> None:
+    """Raise ValueError naming the first label that is neither a class nor ``ignore_index`` (reads the data)."""
+    wrong = ((label < 0) | (label >= classes)) & (label != ignore_index)
+    if wrong.any():
+        value = int(label[wrong][0])
+        raise ValueError(label_error(value, classes, ignore_index))
+
+
+def label_error(value: int, classes: int, ignore_index: int) -> str:
+    """The one-line message for a label value that is no class."""
+    return f"label: expected channel ids 0 to {classes - 1} or ignore_index {ignore_index}, found {value}"

@@ -1,0 +1,76 @@
+// ciss_fast._native.softmax_loss: tensors come as (address, type, strides), see csrc/cpu/elements.h for the types.
+#include "cpu/softmax_loss.h"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <vector>
+
+namespace py = pybind11;
+
+namespace ciss {
+namespace {
+
+using Strides = std::vector<int64_t>;
+
+LogitsView logits_view(uintptr_t address, int type, const Strides& s) {
+  return {reinterpret_cast<const void*>(address), FloatType(type), s[0], s[1], s[2], s[3]};
+}
+
+py::dict softmax_loss_of_tensors(uintptr_t student, int student_type, const Strides& student_strides,
+                                 uintptr_t teacher, int teacher_type, const Strides& teacher_strides,
+                                 uintptr_t label, int label_type, const Strides& label_strides, uintptr_t gradient,
+                                 const Strides& gradient_strides, const std::vector<int64_t>& sizes,
+                                 const std::vector<double>& weights, const std::vector<int>& averages,
+                                 uint32_t kd_region, double alpha, int64_t ignore_index, bool align_corners,
+                                 bool double_precision, bool check_labels, int threads) {
+  SoftmaxTask task;
+  task.batch = sizes[0];
+  task.classes = sizes[1];
+  task.old_classes = sizes[2];
+  task.height = sizes[3];
+  task.width = sizes[4];
+  task.label_height = sizes[5];
+  task.label_width = sizes[6];
+  task.student = logits_view(student, student_type, student_strides);
+  if (teacher) task.teacher = logits_view(teacher, teacher_type, teacher_strides);
+  task.label = {reinterpret_cast<const void*>(label), LabelType(label_type), label_strides[0], label_strides[1],
+                label_strides[2]};
+  if (gradient)
+    task.gradient = {reinterpret_cast<void*>(gradient), gradient_strides[0], gradient_strides[1], gradient_strides[2],
+                     gradient_strides[3]};
+  for (int t = 0; t < TERM_COUNT; t++) {
+    task.settings.weight[t] = weights[size_t(t)];
+    task.settings.average[t] = Average(averages[size_t(t)]);
+  }
+  task.settings.kd_region = kd_region;
+  task.settings.alpha = alpha;
+  task.settings.ignore_index = ignore_index;
+
+  SoftmaxResult result;
+  {
+    py::gil_scoped_release release;
+    result = softmax_loss(task, align_corners, double_precision, check_labels, threads);
+  }
+  py::dict out;
+  out["total"] = result.total;
+  out["values"] = std::vector<double>(result.value, result.value + TERM_COUNT);
+  out["pixels"] = std::vector<int64_t>(result.pixels, result.pixels + REGION_COUNT);
+  out["invalid_labels"] = result.invalid_labels;
+  out["first_invalid"] =
+      py::make_tuple(result.first_invalid_image, result.first_invalid_row, result.first_invalid_column);
+  return out;
+}
+
+}  // namespace
+
+void bind_softmax_loss(py::module_& module) {
+  module.def("softmax_loss", &softmax_loss_of_tensors, py::arg("student"), py::arg("student_type"),
+             py::arg("student_strides"), py::arg("teacher"), py::arg("teacher_type"), py::arg("teacher_strides"),
+             py::arg("label"), py::arg("label_type"), py::arg("label_strides"), py::arg("gradient"),
+             py::arg("gradient_strides"), py::arg("sizes"), py::arg("weights"), py::arg("averages"),
+             py::arg("kd_region"), py::arg("alpha"), py::arg("ignore_index"), py::arg("align_corners"),
+             py::arg("double_precision"), py::arg("check_labels"), py::arg("threads"));
+}
+
+}  // namespace ciss

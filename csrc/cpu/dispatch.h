@@ -1,0 +1,17 @@
+// Which instruction set's kernels run on this processor.
+#pragma once
+
+#include "softmax_task.h"
+
+namespace ciss {
+
+struct InstructionSet {
+  const char* name;
+  const SoftmaxKernels* softmax;
+};
+
+// The widest one that is compiled in and that this processor runs. The environment variable CISS_FAST_ISA
+// (baseline, avx2, avx512) asks for a certain one; asking for one that cannot run throws std::runtime_error.
+const InstructionSet& instruction_set();
+
+}  // namespace ciss

@@ -1,0 +1,40 @@
+// Loops over work items on torch's threads, with scratch memory per thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+namespace ciss {
+
+// Scratch memory of the calling thread, aligned to a cache line; grows as needed and is kept for the next call.
+inline void* thread_workspace(size_t bytes) {
+  struct Buffer {
+    void* data = nullptr;
+    size_t size = 0;
+    ~Buffer() { std::free(data); }
+  };
+  static thread_local Buffer buffer;
+  if (bytes > buffer.size) {
+    std::free(buffer.data);
+    buffer.size = 0;
+    buffer.data = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (!buffer.data) throw std::bad_alloc();
+    buffer.size = bytes;
+  }
+  return buffer.data;
+}
+
+// Calls body(item) for every item. Items must be independent; which thread takes which is not fixed. libgomp is
+// shared with torch, so this runs on torch's own pool of threads.
+template <class Body>
+void parallel_for(int64_t items, int threads, const Body& body) {
+#ifdef _OPENMP
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (items > 1 && threads > 1)
+#endif
+  for (int64_t item = 0; item < items; item++) body(item);
+  (void)threads;
+}
+
+}  // namespace ciss

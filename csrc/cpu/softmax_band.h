@@ -1,0 +1,359 @@
+// Working state of one band: row tables, accumulators and label rows.
+//
+// The horizontal part of the enlargement is done once per source row: for every class and lane, the logit at the
+// lane's centre and its slope per pixel. Label rows between two source rows mix the two tables with the row's weight.
+// The gradient goes the same way back: per source row, class and lane the sum of the pixels' gradients and the sum
+// weighted by the distance from the centre; folding these onto the source columns is the adjoint of the table.
+//
+// The lanes of all label rows of a strip are numbered consecutively and processed a vector at a time, whatever the
+// number of lanes in a row. Tables and accumulators are therefore periodic: `stride` holds one row's lanes and then
+// the first lanes again, so that a vector starting anywhere in the row can be read and written in one piece.
+#pragma once
+
+#include "conversion.h"
+#include "softmax_exact.h"
+
+namespace ciss {
+namespace CISS_ISA {
+
+// Hands out pieces of a thread's scratch memory, aligned to a cache line; with no memory it only measures.
+struct Scratch {
+  char* base;
+  size_t used = 0;
+  template <class T>
+  T* take(int64_t count) {
+    T* piece = reinterpret_cast<T*>(base + used);
+    used += (size_t(count) * sizeof(T) + 63) / 64 * 64;
+    return piece;
+  }
+};
+
+// Sums of logarithms over a strip, one per term that has one (CCE: over S and over S_old).
+template <class Real>
+struct StripLogs {
+  LogProduct<Real> ce, cce, cce_old, kd, ali, ckd;
+
+  __attribute__((always_inline)) void renormalise() {
+    ce.renormalise();
+    cce.renormalise();
+    cce_old.renormalise();
+    kd.renormalise();
+    ali.renormalise();
+    ckd.renormalise();
+  }
+  void move_to(double sums[SUM_COUNT]) {
+    sums[SUM_LOG_CE] += ce.total();
+    sums[SUM_LOG_CCE] += cce.total() - cce_old.total();
+    sums[SUM_LOG_KD] += kd.total();
+    sums[SUM_LOG_ALI] += ali.total();
+    sums[SUM_LOG_CKD] += ckd.total();
+    *this = StripLogs();
+  }
+};
+
+template <class Real>
+struct BandState {
+  typedef VectorOf<Real> V;
+  static constexpr int L = Simd<Real>::lanes;
+
+  const SoftmaxTask& task;
+  const Constants<Real> constants;
+  LaneSums<Real> lane_sums;
+  StripLogs<Real> logs;
+  int64_t image = 0;
+  int64_t classes, all_classes;  // the student's; student's and teacher's
+  int lanes, stride, slots;
+
+  // [all_classes][2][stride]: centre and slope; student's classes first.
+  Real *top_table, *bottom_table;
+  // [classes][2][stride]: sums of the gradient of a row, plain and times the distance from the centre.
+  Real *top_sums, *bottom_sums;
+  Real* nodes;        // [all_classes][width] of the row being prepared; one row of the gradient while folding
+  Real* label_sums;   // [classes][lanes][4]: labelled pixels: 1, distance, bottom weight, their product
+  Real* focal_sums;   // the same for the focal term's targets, times their gradient factors
+  uint8_t* labelled;  // [classes]: the class has labels in this strip
+  int32_t* strip_labels;  // [rows][label_width]
+  uint8_t* codes;         // [label_width + 8] of one label row
+  uint32_t* words;        // [regions][rows * lanes + L]: a bit per slot
+  int64_t words_stride;
+  Real* weights;          // [rows * lanes + L]: bottom weight of each lane's row
+  V* exact_scratch;       // [all_classes + 3 * classes]
+  V* geometric_scratch;   // [all_classes][3]
+
+  BandState(const SoftmaxTask& t, char* memory, size_t* bytes = nullptr)
+      : task(t), constants(t), classes(t.classes), all_classes(t.classes + t.teacher_classes()),
+        lanes(t.lanes.count), stride((t.lanes.count + 2 * L - 1) / L * L), slots(2 * t.lanes.run + 1) {
+    Scratch scratch{memory};
+    const int64_t flat = t.longest_strip * lanes + L;
+    top_table = scratch.take<Real>(all_classes * 2 * stride);
+    bottom_table = scratch.take<Real>(all_classes * 2 * stride);
+    top_sums = scratch.take<Real>(classes * 2 * stride);
+    bottom_sums = scratch.take<Real>(classes * 2 * stride);
+    nodes = scratch.take<Real>(all_classes * t.width);
+    label_sums = scratch.take<Real>(classes * lanes * 4);
+    focal_sums = constants.focal_used ? scratch.take<Real>(classes * lanes * 4) : nullptr;
+    labelled = scratch.take<uint8_t>(classes);
+    strip_labels = scratch.take<int32_t>(t.longest_strip * t.label_width);
+    codes = scratch.take<uint8_t>(t.label_width + 32);
+    words_stride = flat;
+    words = scratch.take<uint32_t>(REGION_COUNT * flat);
+    weights = scratch.take<Real>(flat);
+    exact_scratch = scratch.take<V>(all_classes + 3 * classes);
+    geometric_scratch = scratch.take<V>(all_classes * 3);
+    if (bytes) *bytes = scratch.used;
+  }
+
+  // ---- rows of the source ------------------------------------------------------------------------------------
+
+  // Table of source row i. Student and teacher are shifted by their largest logit at every source column: bilinear
+  // mixing keeps the shifted logits at or below 0 everywhere, and the shift cancels in every term.
+  void prepare_row(int64_t i, Real* table) {
+    const double log2e = 1.44269504088896340736;
+    shifted_nodes(task.student, i, Real(log2e), nodes, classes);
+    if (task.teacher.data)
+      shifted_nodes(task.teacher, i, Real(log2e * task.settings.alpha), nodes + classes * task.width,
+                    all_classes - classes);
+    const LaneArrays& l = task.lanes;
+    for (int64_t c = 0; c < all_classes; c++) {
+      const Real* node = nodes + c * task.width;
+      Real *centre = table + c * 2 * stride, *slope = centre + stride;
+      for (int j = 0; j < lanes; j++) {
+        const Real difference = node[l.right[j]] - node[l.left[j]];
+        centre[j] = node[l.left[j]] + Real(l.centre[j]) * difference;
+        slope[j] = Real(l.step[j]) * difference;
+      }
+      for (int j = lanes; j < stride; j++) {
+        centre[j] = centre[j - lanes];
+        slope[j] = slope[j - lanes];
+      }
+    }
+  }
+
+  void shifted_nodes(const LogitsView& view, int64_t i, Real scale, Real* out, int64_t count) {
+    const int64_t width = task.width;
+    for (int64_t c = 0; c < count; c++)
+      read_logits(out + c * width, view, image * view.batch_stride + c * view.class_stride + i * view.row_stride,
+                  view.column_stride, width, scale);
+    Real poison = 0;
+    for (int64_t j = 0; j < width; j++) {
+      Real largest = out[j];
+      for (int64_t c = 1; c < count; c++) largest = out[c * width + j] > largest ? out[c * width + j] : largest;
+      for (int64_t c = 0; c < count; c++) {
+        poison += out[c * width + j] * 0;
+        out[c * width + j] -= largest;
+      }
+    }
+    lane_sums.value[SUM_POISON][0] += poison;
+  }
+
+  // Adds the lanes' sums of a source row, folded onto its columns, to one row of the gradient, and clears them.
+  void fold_row(Real* row_sums, Real* out, int64_t class_stride, int64_t column_stride) {
+    const LaneArrays& l = task.lanes;
+    Real* node = nodes;
+    for (int64_t c = 0; c < classes; c++) {
+      Real *plain = row_sums + c * 2 * stride, *moment = plain + stride;
+      for (int j = lanes; j < stride; j++) {
+        plain[j % lanes] += plain[j];
+        moment[j % lanes] += moment[j];
+      }
+      for (int64_t j = 0; j < task.width; j++) node[j] = 0;
+      for (int j = 0; j < lanes; j++) {
+        const Real right = Real(l.centre[j]) * plain[j] + Real(l.step[j]) * moment[j];
+        node[l.left[j]] += plain[j] - right;
+        node[l.right[j]] += right;
+      }
+      Real* target = out + c * class_stride;
+      for (int64_t j = 0; j < task.width; j++) target[j * column_stride] += node[j];
+    }
+    memset(row_sums, 0, size_t(classes) * 2 * stride * sizeof(Real));
+  }
+
+  // ---- label rows of a strip ---------------------------------------------------------------------------------
+
+  static uint32_t collect(uint64_t bytes, int bit) {  // bit `bit` of each byte, lowest byte first
+    return uint32_t(((bytes >> bit) & 0x0101010101010101u) * 0x0102040810204080u >> 56);
+  }
+
+  void read_strip_labels(const Strip& strip) {
+    memset(labelled, 0, size_t(classes));
+    for (int64_t r = 0; r < strip.rows; r++) read_label_row(strip.first_row + r, r);
+    const int64_t flat = strip.rows * lanes;
+    for (int region = 0; region < REGION_COUNT; region++)
+      memset(words + region * words_stride + flat, 0, L * sizeof(uint32_t));
+    for (int i = 0; i < L; i++) weights[flat + i] = 0;
+  }
+
+  void read_label_row(int64_t y, int64_t r) {
+    const LabelView& view = task.label;
+    const int32_t ignore = int32_t(task.settings.ignore_index), width = int32_t(task.label_width);
+    const int32_t old_classes = int32_t(task.old_classes), class_count = int32_t(classes);
+    int32_t* label = strip_labels + r * width;
+    read_labels(label, view, image * view.batch_stride + y * view.row_stride, width);
+    const int32_t unlabelled_below = old_classes > 0 ? 1 : 0;
+    for (int32_t x = 0; x < width; x++) {
+      const int32_t v = label[x];
+      const bool ignored = (v == ignore) | (v < 0) | (v >= class_count);
+      const uint32_t region = v < unlabelled_below ? UNLABELLED : v < old_classes ? OLD : NEW;
+      codes[x] = uint8_t(ignored ? uint32_t(IGNORED) : region);
+    }
+    for (int32_t x = 0; x + 1 < width; x++) codes[x] |= uint8_t(label[x] != label[x + 1]) << 4;
+    const Real s = Real(task.bottom_weight[y]);
+    const LaneArrays& l = task.lanes;
+    for (int j = 0; j < lanes; j++) {
+      const uint8_t* code = codes + l.first_pixel[j];
+      const int length = l.length[j], slot = l.first_slot[j];
+      uint32_t in_region[REGION_COUNT] = {}, changes = 0;
+      for (int x = 0; x < length; x += 8) {
+        uint64_t bytes;
+        memcpy(&bytes, code + x, 8);
+        in_region[0] |= collect(bytes, 0) << x;
+        in_region[2] |= collect(bytes, 2) << x;
+        if (task.has_old_labels) in_region[1] |= collect(bytes, 1) << x;
+        changes |= collect(bytes, 4) << x;
+      }
+      const uint32_t pixels = (1u << length) - 1;
+      in_region[3] = ~(in_region[0] | in_region[1] | in_region[2]);
+      for (int region = 0; region < REGION_COUNT; region++)
+        words[region * words_stride + r * lanes + j] = (in_region[region] & pixels) << slot;
+      weights[r * lanes + j] = s;
+      uint32_t with_label = (in_region[1] | in_region[2]) & pixels;
+      if (!with_label) continue;
+      const int32_t* lane_label = label + l.first_pixel[j];
+      const int distance = slot - task.lanes.run;
+      if (!(changes & (pixels >> 1))) {
+        const Real moment = Real(length * distance + length * (length - 1) / 2);
+        add_label(lane_label[0], j, Real(length), moment, s);
+      } else {
+        for (; with_label; with_label &= with_label - 1) {
+          const int x = __builtin_ctz(with_label);
+          add_label(lane_label[x], j, 1, Real(distance + x), s);
+        }
+      }
+    }
+  }
+
+  void add_label(int32_t label, int lane, Real count, Real moment, Real s) {
+    if (!labelled[label]) {
+      labelled[label] = 1;
+      memset(label_sums + int64_t(label) * lanes * 4, 0, size_t(lanes) * 4 * sizeof(Real));
+      if (focal_sums) memset(focal_sums + int64_t(label) * lanes * 4, 0, size_t(lanes) * 4 * sizeof(Real));
+    }
+    Real* q = label_sums + (int64_t(label) * lanes + lane) * 4;
+    q[0] += count;
+    q[1] += moment;
+    q[2] += s * count;
+    q[3] += s * moment;
+  }
+
+  // The labels' own part of loss and gradient, -z_y: linear in the logits, so it needs no pixels, only their sums.
+  void finish_labels(double sums[SUM_COUNT]) {
+    for (int64_t c = 0; c < classes; c++) {
+      if (!labelled[c]) continue;
+      const bool old = c < task.old_classes;
+      const Real factor = Real(old ? task.coefficients.label_old : task.coefficients.label_new);
+      sums[old ? SUM_LABEL_OLD : SUM_LABEL_NEW] += apply_point_sums(c, label_sums, factor);
+      if (focal_sums) apply_point_sums(c, focal_sums, Real(1));
+    }
+  }
+
+  // Subtracts factor times the pixels' sums from the accumulators; returns the sum of z over them.
+  double apply_point_sums(int64_t c, const Real* point_sums, Real factor) {
+    const Real *top = top_table + c * 2 * stride, *bottom = bottom_table + c * 2 * stride;
+    Real *top_out = top_sums + c * 2 * stride, *bottom_out = bottom_sums + c * 2 * stride;
+    double z = 0;
+    for (int j = 0; j < lanes; j++) {
+      const Real* q = point_sums + (c * lanes + j) * 4;
+      const Real upper = q[0] - q[2], upper_moment = q[1] - q[3];
+      z += double(top[j] * upper + top[stride + j] * upper_moment) +
+           double(bottom[j] * q[2] + bottom[stride + j] * q[3]);
+      top_out[j] -= factor * upper;
+      top_out[stride + j] -= factor * upper_moment;
+      bottom_out[j] -= factor * q[2];
+      bottom_out[stride + j] -= factor * q[3];
+    }
+    return z;
+  }
+
+  // ---- vectors of lanes --------------------------------------------------------------------------------------
+
+  struct LaneVector {
+    int64_t flat;    // number of its first lane within the strip
+    int offset;      // the same within the row
+    V bottom;        // weight of the bottom source row
+  };
+
+  // Centre and slope of class c (the teacher's follow the student's) for a vector of lanes.
+  __attribute__((always_inline)) void interpolate(const LaneVector& v, int64_t c, V& centre, V& slope) const {
+    const Real *top = top_table + c * 2 * stride + v.offset, *bottom = bottom_table + c * 2 * stride + v.offset;
+    const V upper = load(top), upper_slope = load(top + stride);
+    centre = upper + v.bottom * (load(bottom) - upper);
+    slope = upper_slope + v.bottom * (load(bottom + stride) - upper_slope);
+  }
+
+  __attribute__((always_inline)) void accumulate(const LaneVector& v, int64_t c, V plain, V moment) {
+    Real *top = top_sums + c * 2 * stride + v.offset, *bottom = bottom_sums + c * 2 * stride + v.offset;
+    const V lower = v.bottom * plain, lower_moment = v.bottom * moment;
+    store(top, load(top) + (plain - lower));
+    store(top + stride, load(top + stride) + (moment - lower_moment));
+    store(bottom, load(bottom) + lower);
+    store(bottom + stride, load(bottom + stride) + lower_moment);
+  }
+
+  __attribute__((always_inline)) MaskOf<Real> word_mask(int region, const LaneVector& v, int slot) const {
+    MaskOf<Real> m;
+    const uint32_t* w = words + region * words_stride + v.flat;
+    for (int i = 0; i < L; i++) m[i] = -typename Simd<Real>::Integer(w[i] >> slot & 1);
+    return m;
+  }
+
+  // Pixel (row of the strip, column) behind a lane and slot.
+  int64_t pixel_of(const LaneVector& v, int i, int slot) const {
+    const int64_t r = (v.flat + i) / lanes;
+    const int lane = int((v.flat + i) % lanes);
+    return r * task.label_width + task.lanes.first_pixel[lane] + slot - task.lanes.first_slot[lane];
+  }
+
+  // A target of the focal term: -factor on class `c` at the pixel of lane i and slot.
+  void add_focal_target(const LaneVector& v, int i, int slot, int64_t c, Real factor) {
+    if (!labelled[c]) add_label(int32_t(c), 0, 0, 0, 0);
+    Real* q = focal_sums + (c * lanes + (v.flat + i) % lanes) * 4;
+    const Real moment = factor * Real(slot - task.lanes.run), s = v.bottom[i];
+    q[0] += factor;
+    q[1] += moment;
+    q[2] += s * factor;
+    q[3] += s * moment;
+  }
+
+  // Every slot of a vector of lanes, pixel by pixel.
+  void exact_lanes(const LaneVector& v) {
+    V *z = exact_scratch, *gradient = z + all_classes, *plain = gradient + classes, *moment = plain + classes;
+    for (int64_t c = 0; c < classes; c++) plain[c] = moment[c] = splat(Real(0));
+    for (int slot = 0; slot < slots; slot++) {
+      RegionMasks<Real> region{word_mask(0, v, slot), word_mask(1, v, slot), word_mask(2, v, slot),
+                               word_mask(3, v, slot)};
+      if (!any(region.in(EVERYWHERE))) continue;
+      const Real distance = Real(slot - task.lanes.run);
+      for (int64_t c = 0; c < all_classes; c++) {
+        V centre, slope;
+        interpolate(v, c, centre, slope);
+        z[c] = centre + distance * slope;
+      }
+      MaskOf<Real> label{};
+      if (constants.focal_used) {
+        const MaskOf<Real> with_label = region.in(LABELLED);
+        for (int i = 0; i < L; i++)
+          if (with_label[i]) label[i] = strip_labels[pixel_of(v, i, slot)];
+      }
+      exact_pixels<Real>(task, constants, region, label, z, gradient, lane_sums);
+      for (int64_t c = 0; c < classes; c++) {
+        plain[c] += gradient[c];
+        moment[c] += distance * gradient[c];
+      }
+    }
+    if (task.gradient.data)
+      for (int64_t c = 0; c < classes; c++) accumulate(v, c, plain[c], moment[c]);
+  }
+};
+
+}  // namespace CISS_ISA
+}  // namespace ciss

@@ -1,0 +1,171 @@
+#include "softmax_loss.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "dispatch.h"
+#include "parallel.h"
+
+namespace ciss {
+namespace {
+
+constexpr int64_t ITEMS_WANTED = 64;      // work items per call: enough to share out, few enough to stay cheap
+constexpr int64_t PIXELS_PER_RANGE = 8192;
+
+RegionCounts count_all(const SoftmaxTask& task, int threads, int64_t& first_invalid_image) {
+  const SoftmaxKernels& kernels = *instruction_set().softmax;
+  const int64_t rows_per_item = std::max<int64_t>(1, task.batch * task.label_height / ITEMS_WANTED);
+  const int64_t per_image = (task.label_height + rows_per_item - 1) / rows_per_item;
+  std::vector<RegionCounts> counts(size_t(task.batch * per_image));
+  parallel_for(task.batch * per_image, threads, [&](int64_t item) {
+    const int64_t first_row = item % per_image * rows_per_item;
+    const int64_t rows = std::min(rows_per_item, task.label_height - first_row);
+    kernels.count_regions(task, item / per_image, first_row, rows, counts[size_t(item)]);
+  });
+  RegionCounts sum;
+  for (size_t i = 0; i < counts.size(); i++) {
+    for (int r = 0; r < REGION_COUNT; r++) sum.pixels[r] += counts[i].pixels[r];
+    if (counts[i].invalid && !sum.invalid) {
+      sum.first_invalid = counts[i].first_invalid;
+      first_invalid_image = int64_t(i) / per_image;
+    }
+    sum.invalid += counts[i].invalid;
+  }
+  return sum;
+}
+
+struct Band {
+  int64_t image, first_strip, strips, shared_row;  // shared_row: number of its buffer, or -1
+};
+
+// Sums of one item, each on its own cache lines.
+struct alignas(64) ItemSums {
+  double value[SUM_COUNT] = {};
+};
+
+template <class Real>
+void add_shared_rows(const SoftmaxTask& task, const std::vector<Band>& bands, const std::vector<Strip>& strips,
+                     const std::vector<Real>& rows, int threads) {
+  const GradientView& g = task.gradient;
+  parallel_for(int64_t(bands.size()), threads, [&](int64_t item) {
+    const Band& band = bands[size_t(item)];
+    if (band.shared_row < 0) return;
+    const Strip& last = strips[size_t(band.first_strip + band.strips - 1)];
+    Real* out = static_cast<Real*>(g.data) + band.image * g.batch_stride + last.bottom * g.row_stride;
+    const Real* row = rows.data() + band.shared_row * task.classes * task.width;
+    for (int64_t c = 0; c < task.classes; c++)
+      for (int64_t j = 0; j < task.width; j++) out[c * g.class_stride + j * g.column_stride] += row[c * task.width + j];
+  });
+}
+
+template <class Real>
+std::vector<ItemSums> run_bands(SoftmaxTask& task, bool align_corners, int threads) {
+  const SoftmaxKernels& kernels = *instruction_set().softmax;
+  const bool double_precision = sizeof(Real) == 8;
+  const Axis vertical{task.height, task.label_height, align_corners};
+  const Axis horizontal{task.width, task.label_width, align_corners};
+  const Lanes lanes = make_lanes(horizontal, std::vector<int>(std::begin(LANE_RUNS), std::end(LANE_RUNS)));
+  const std::vector<Strip> strips = make_strips(vertical);
+  std::vector<double> bottom_weights;
+  for (int64_t y = 0; y < task.label_height; y++) bottom_weights.push_back(bottom_weight(vertical, y));
+  task.lanes = {lanes.count(),       lanes.run,         lanes.first_pixel.data(), lanes.first_slot.data(),
+                lanes.length.data(), lanes.left.data(), lanes.right.data(),       lanes.centre.data(),
+                lanes.step.data()};
+  task.bottom_weight = bottom_weights.data();
+  for (const Strip& s : strips) task.longest_strip = std::max(task.longest_strip, s.rows);
+
+  const int64_t count = int64_t(strips.size());
+  const int64_t per_band = std::max<int64_t>(1, (count * task.batch + ITEMS_WANTED - 1) / ITEMS_WANTED);
+  std::vector<Band> bands;
+  int64_t shared_rows = 0;
+  for (int64_t image = 0; image < task.batch; image++)
+    for (int64_t first = 0; first < count; first += per_band) {
+      const int64_t end = std::min(first + per_band, count);
+      const bool shared = end < count && strips[size_t(end)].top == strips[size_t(end - 1)].bottom;
+      bands.push_back({image, first, end - first, shared && task.gradient.data ? shared_rows++ : -1});
+    }
+  std::vector<Real> rows(size_t(shared_rows * task.classes * task.width), Real(0));
+  std::vector<ItemSums> sums(bands.size());
+  const size_t workspace = kernels.workspace_bytes(task, double_precision);
+  parallel_for(int64_t(bands.size()), threads, [&](int64_t item) {
+    const Band& band = bands[size_t(item)];
+    Real* shared = band.shared_row < 0 ? nullptr : rows.data() + band.shared_row * task.classes * task.width;
+    kernels.band(task, {band.image, strips.data() + band.first_strip, band.strips, shared}, double_precision,
+                 thread_workspace(workspace), sums[size_t(item)].value);
+  });
+  if (shared_rows) add_shared_rows<Real>(task, bands, strips, rows, threads);
+  return sums;
+}
+
+std::vector<ItemSums> run_full_resolution(const SoftmaxTask& task, bool double_precision, int threads) {
+  const SoftmaxKernels& kernels = *instruction_set().softmax;
+  const int64_t pixels = task.height * task.width, per_image = (pixels + PIXELS_PER_RANGE - 1) / PIXELS_PER_RANGE;
+  std::vector<ItemSums> sums(size_t(task.batch * per_image));
+  const size_t workspace = kernels.workspace_bytes(task, double_precision);
+  parallel_for(task.batch * per_image, threads, [&](int64_t item) {
+    const int64_t first = item % per_image * PIXELS_PER_RANGE;
+    kernels.full_resolution(task, {item / per_image, first, std::min(PIXELS_PER_RANGE, pixels - first)},
+                            double_precision, thread_workspace(workspace), sums[size_t(item)].value);
+  });
+  return sums;
+}
+
+template <class Real>
+void fill(const SoftmaxTask& task, Real value) {
+  const GradientView& g = task.gradient;
+  for (int64_t b = 0; b < task.batch; b++)
+    for (int64_t c = 0; c < task.classes; c++)
+      for (int64_t i = 0; i < task.height; i++)
+        for (int64_t j = 0; j < task.width; j++)
+          static_cast<Real*>(g.data)[b * g.batch_stride + c * g.class_stride + i * g.row_stride + j * g.column_stride] =
+              value;
+}
+
+}  // namespace
+
+SoftmaxResult softmax_loss(SoftmaxTask task, bool align_corners, bool double_precision, bool check_labels,
+                           int threads) {
+  SoftmaxResult result;
+  int64_t invalid_image = 0;
+  const RegionCounts counts = count_all(task, threads, invalid_image);
+  std::copy(counts.pixels, counts.pixels + REGION_COUNT, result.pixels);
+  if (counts.invalid && check_labels) {
+    result.invalid_labels = counts.invalid;
+    result.first_invalid_image = invalid_image;
+    result.first_invalid_row = counts.first_invalid / task.label_width;
+    result.first_invalid_column = counts.first_invalid % task.label_width;
+    return result;
+  }
+  double divisor[TERM_COUNT];
+  term_divisors(task.settings, counts.pixels, divisor);
+  task.coefficients = coefficients(task.settings, divisor, task.old_classes);
+  task.has_old_labels = counts.pixels[1] > 0;
+
+  std::vector<ItemSums> item_sums;
+  if (task.batch * task.label_height * task.label_width > 0) {
+    if (task.height == task.label_height && task.width == task.label_width)
+      item_sums = run_full_resolution(task, double_precision, threads);
+    else if (double_precision)
+      item_sums = run_bands<double>(task, align_corners, threads);
+    else
+      item_sums = run_bands<float>(task, align_corners, threads);
+  }
+  double sum[SUM_COUNT] = {};
+  for (const ItemSums& item : item_sums)
+    for (int i = 0; i < SUM_COUNT; i++) sum[i] += item.value[i];
+  term_values(task.settings, sum, divisor, task.old_classes, result.value);
+  for (int t = 0; t < TERM_COUNT; t++)
+    if (task.settings.active(Term(t))) result.total += task.settings.weight[t] * result.value[t];
+  // A loss scaler looks for NaN in the gradient: with a NaN or infinity among the logits all of it is NaN.
+  if (sum[SUM_POISON] != 0 && task.gradient.data) {
+    if (double_precision)
+      fill<double>(task, std::numeric_limits<double>::quiet_NaN());
+    else
+      fill<float>(task, std::numeric_limits<float>::quiet_NaN());
+  }
+  return result;
+}
+
+}  // namespace ciss

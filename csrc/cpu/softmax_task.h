@@ -1,0 +1,66 @@
+// The softmax loss cut into independent work items, and the table of kernels an instruction set provides for them.
+//
+// A band is a few consecutive strips of one image, a strip the label rows between two neighbouring logit rows.
+// A tile range is a run of pixels of one image whose logits are already at label size. An item writes its own rows
+// of the gradient, its own sums, and (bands) the part of the gradient that belongs to the next band's first row, so
+// the result does not depend on the number of threads.
+#pragma once
+
+#include "../core/axis.h"
+#include "../core/softmax_terms.h"
+#include "elements.h"
+
+namespace ciss {
+
+struct LaneArrays {  // Lanes as plain arrays: kernels must not use the standard library (see simd.h)
+  int count = 0, run = 0;
+  const int32_t *first_pixel = nullptr, *first_slot = nullptr, *length = nullptr, *left = nullptr, *right = nullptr;
+  const double *centre = nullptr, *step = nullptr;
+};
+
+struct SoftmaxTask {
+  int64_t batch = 0, classes = 0, old_classes = 0, height = 0, width = 0, label_height = 0, label_width = 0;
+  LogitsView student, teacher;  // teacher.data is null when no term needs it
+  LabelView label;
+  GradientView gradient;
+  SoftmaxSettings settings;
+  SoftmaxCoefficients coefficients;
+  bool has_old_labels = false;  // some pixel is labelled with an old class
+
+  LaneArrays lanes;
+  const double* bottom_weight = nullptr;  // [label_height]
+  int64_t longest_strip = 0;              // rows
+
+  int64_t teacher_classes() const { return teacher.data ? old_classes : 0; }
+};
+
+struct SoftmaxBand {
+  int64_t image = 0;
+  const Strip* strips = nullptr;
+  int64_t strip_count = 0;
+  void* shared_row = nullptr;  // [classes, width], zeroed: gradient of the last source row, if the next band starts with it
+};
+
+struct PixelRange {
+  int64_t image = 0, first = 0, count = 0;  // pixels, numbered along rows
+};
+
+struct RegionCounts {
+  int64_t pixels[REGION_COUNT] = {};
+  int64_t invalid = 0;        // labels that are neither a class nor ignore_index
+  int64_t first_invalid = 0;  // the first of them: its pixel in the image, numbered along rows
+};
+
+struct SoftmaxKernels {
+  // Bytes of scratch memory one thread needs.
+  size_t (*workspace_bytes)(const SoftmaxTask&, bool double_precision);
+  void (*count_regions)(const SoftmaxTask&, int64_t image, int64_t first_row, int64_t rows, RegionCounts&);
+  void (*band)(const SoftmaxTask&, const SoftmaxBand&, bool double_precision, void* workspace, double sums[SUM_COUNT]);
+  void (*full_resolution)(const SoftmaxTask&, const PixelRange&, bool double_precision, void* workspace,
+                          double sums[SUM_COUNT]);
+};
+
+// Supported half-widths of a lane, in increasing order (see make_lanes).
+constexpr int LANE_RUNS[] = {0, 1, 2, 3, 4, 6, 8};
+
+}  // namespace ciss
