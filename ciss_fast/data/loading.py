@@ -235,6 +235,9 @@ class StepBatches:
             lines = str(error).strip().splitlines()
             if len(lines) == 1:
                 raise
+            # The traceback would keep the loader in a reference cycle, and its late collection waits five
+            # seconds for the loader processes.
+            error.__traceback__ = None
             raise type(error)(lines[-1].partition(": ")[2]) from None
 
 

@@ -137,6 +137,8 @@ def test_errors_of_loading_stay_one_line(voc_folder, one_line, workers):
         list(make_loader(items, 1, workers=workers))
     one_line(caught.value, path, "expected")
     assert str(caught.value).startswith(str(path))
+    # Its traceback holds the loader; let the loader process go now.
+    del caught
 
 
 def test_evaluation_at_each_images_own_size(voc_folder, helpers):
