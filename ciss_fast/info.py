@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import platform
 from importlib import metadata
+from types import ModuleType
 
 import torch
 
@@ -43,8 +44,16 @@ def _native_facts() -> list[tuple[str, str]]:
     return [
         ("native library", f"yes, compiled with {library.compiler}"),
         ("instruction sets", ", ".join(library.compiled_instruction_sets())),
+        ("  in use", _instruction_set(library)),
         ("OpenMP", f"{threads} threads" if threads else "no (compiled without it): one thread"),
     ]
+
+
+def _instruction_set(library: ModuleType) -> str:
+    try:
+        return library.instruction_set()
+    except RuntimeError as error:  # CISS_FAST_ISA asks for one that cannot run
+        return f"none: {error}"
 
 
 def _cuda() -> str:
