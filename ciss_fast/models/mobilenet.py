@@ -23,11 +23,12 @@ def _conv_norm_relu(convolution: nn.Conv2d) -> nn.Sequential:
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion (unless 1), 3x3 depthwise convolution, linear 1x1 projection; shortcut where it fits."""
+    """1x1 expansion (unless 1), 3x3 depthwise convolution, linear 1x1 projection.
 
-    def __init__(
-        self, inputs: int, outputs: int, expansion: int, stride: int, dilation: int, shortcut: bool
-    ) -> None:
+    The shortcut is there where the number of channels stays; every strided block changes it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, dilation: int) -> None:
         super().__init__()
         hidden = inputs * expansion
         layers: list[nn.Module] = []
@@ -36,7 +37,7 @@ class InvertedResidual(nn.Module):
         layers.append(_conv_norm_relu(conv3x3(hidden, hidden, stride, dilation, groups=hidden)))
         layers += [conv1x1(hidden, outputs), nn.BatchNorm2d(outputs)]
         self.conv = nn.Sequential(*layers)
-        self.shortcut = shortcut
+        self.shortcut = inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x) if self.shortcut else self.conv(x)
@@ -55,12 +56,8 @@ class MobileNetV2(nn.Module):
         channels = 32
         for expansion, outputs, blocks, first_stride in STAGES:
             stride, block_dilation, dilation = plan.stage(first_stride)
-            for number in range(blocks):
-                # By the network's own stride: where dilation took over from it there is no shortcut either.
-                shortcut = channels == outputs and (number > 0 or first_stride == 1)
-                layers.append(
-                    InvertedResidual(channels, outputs, expansion, stride, block_dilation, shortcut)
-                )
+            for _ in range(blocks):
+                layers.append(InvertedResidual(channels, outputs, expansion, stride, block_dilation))
                 channels, stride, block_dilation = outputs, 1, dilation
         layers.append(_conv_norm_relu(conv1x1(channels, self.out_channels)))
         self.features = nn.Sequential(*layers)
