@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .fine_tuning import FineTuning
+
+if TYPE_CHECKING:
+    from ..data.tasks import Task
 
 
 class Joint(FineTuning):
@@ -13,6 +16,6 @@ class Joint(FineTuning):
 
     name = "joint"
 
-    def steps_of(self, task: Any) -> Any:
+    def steps_of(self, task: Task) -> Task:
         """``task`` with all its steps as one, so channels stay as in the incremental task."""
         return dataclasses.replace(task, steps=(tuple(c for step in task.steps for c in step),))

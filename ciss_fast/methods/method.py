@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..models import SegmentationModel, SegmentationOutput
 from .settings import MethodSettings
+
+if TYPE_CHECKING:
+    from ..data.tasks import Task
 
 LossAndTerms = tuple[Tensor, dict[str, Tensor]]
 
@@ -50,7 +53,7 @@ class Method(ABC):
         """Whether `loss` reads the previous step's model at this step."""
         return False
 
-    def steps_of(self, task: Any) -> Any:
+    def steps_of(self, task: Task) -> Task:
         """The task to train: ``task`` itself, except for joint training."""
         return task
 
