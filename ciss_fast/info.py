@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib
 import platform
-from importlib import metadata
 from types import ModuleType
 
 import torch
 
-import ciss_fast  # noqa: F401  (the ops register themselves)
+import ciss_fast
 from ciss_fast import backends, native
 
 
 def report() -> str:
     """The whole report as text, one fact a line."""
     facts = [
-        ("ciss_fast", _version("ciss_fast")),
+        ("ciss_fast", ciss_fast.__version__),
         ("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
         ("Python", platform.python_version()),
         ("platform", platform.platform()),
@@ -27,13 +26,6 @@ def report() -> str:
     width = max(len(name) for name, _ in facts)
     lines = [f"{name:<{width}}  {value}" for name, value in facts]
     return "\n".join([*lines, "", *_backend_lines()])
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed (imported from a source tree)"
 
 
 def _native_facts() -> list[tuple[str, str]]:

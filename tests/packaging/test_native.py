@@ -71,6 +71,40 @@ print(native.library, native.unavailable_reason)
     assert run_python(code, CISS_FAST_DISABLE_NATIVE="0").startswith("None cannot be loaded: ")
 
 
+def test_without_the_library_the_reference_serves() -> None:
+    code = """
+import torch, ciss_fast
+student, label = torch.zeros(1, 4, 2, 2), torch.zeros(1, 8, 8, dtype=torch.int64)
+total, _ = ciss_fast.softmax_loss(student, None, label, ce=1.0)
+torch.testing.assert_close(total, torch.tensor(4.0).log())
+try:
+    ciss_fast.softmax_loss(student, None, label, ce=1.0, backend="cpu")
+except RuntimeError as error:
+    print(error)
+"""
+    assert run_python(code, CISS_FAST_DISABLE_NATIVE="1") == (
+        "softmax_loss: backend 'cpu' cannot run here: "
+        "switched off by the environment variable CISS_FAST_DISABLE_NATIVE\n"
+    )
+
+
+@needs_library
+def test_instruction_set_by_environment_variable() -> None:
+    code = """
+from ciss_fast import native
+try:
+    print(native.library.instruction_set())
+except RuntimeError as error:
+    print(error)
+"""
+    enabled = {"CISS_FAST_DISABLE_NATIVE": "0"}
+    assert run_python(code, CISS_FAST_ISA="baseline", **enabled) == "baseline\n"
+    assert run_python(code, CISS_FAST_ISA="", **enabled).strip() in native.library.compiled_instruction_sets()
+    assert run_python(code, CISS_FAST_ISA="other", **enabled) == (
+        "CISS_FAST_ISA: expected an instruction set that is compiled in, got other\n"
+    )
+
+
 @needs_library
 def test_shares_the_openmp_threads_of_torch() -> None:
     # torch sets the number in the OpenMP library it uses itself; a second one would not hear of it.
