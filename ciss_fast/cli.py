@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on after the last finished step", file=sys.stderr)
+        print("interrupted (the same training command goes on after the last finished step)", file=sys.stderr)
         return 130
     return 0
 

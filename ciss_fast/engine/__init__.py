@@ -1,1 +1,3 @@
-"""Running an experiment: configuration (`config`), training (`run.train`), scores, results folder, comparison."""
+"""Running an experiment: configuration (`config`), training (`run.train`), scores, results folder,
+comparison.
+"""

@@ -138,7 +138,7 @@ class RunConfig:
     log_every: int = option(
         10, "iterations between two entries of the loss log", minimum=1, affects="nothing"
     )
-    previews: int = option(4, "images shown in predictions.png", minimum=0, affects="nothing")
+    previews: int = option(4, "images shown in predictions.png", minimum=0, affects="later")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from ciss_fast.data import (
     EvaluationSet,
@@ -67,7 +68,10 @@ class Plan:
         )
         table = training_label_table(self.training_task, step, **self.method.label_options(step))
         seed = step_seed(self.config.run.seed, step)
-        images = TrainingSet(self.train_data, self.training_images[step], table, transform, seed)
+        indices = self.training_images[step]
+        if isinstance(self.train_data, MemoryCache) and data.workers > 0:
+            self.train_data.fill(indices)  # before the loader processes start, so that they share the memory
+        images = TrainingSet(self.train_data, indices, table, transform, seed)
         return make_loader(images, data.batch_size, seed=seed, workers=data.workers)
 
     def test_batches(self, step: int) -> StepBatches:
@@ -79,9 +83,12 @@ class Plan:
             workers=self.config.data.workers,
         )
 
-    def previews(self, step: int) -> EvaluationSet | None:
-        """The preview images, as they are tested after a step; None if there are none to show."""
-        return self._test_set(np.array(self.preview_images), step) if self.preview_images else None
+    def previews(self, step: int) -> list[tuple[Tensor, Tensor]]:
+        """Image and label of every preview, as they are tested after a step."""
+        if not self.preview_images:
+            return []
+        shown = self._test_set(np.array(self.preview_images), step)
+        return [shown[i] for i in range(len(shown))]
 
     def _test_set(self, indices: np.ndarray, step: int) -> EvaluationSet:
         settings = self.config.evaluation

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +10,19 @@ import numpy as np
 import torch
 
 from ciss_fast.data import denormalise
-from ciss_fast.engine.checkpoint import (
-    StepCheckpoint,
-    checkpoint_path,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-)
-from ciss_fast.engine.config import Config, first_difference
-from ciss_fast.engine.evaluate import confusion_matrix, predict_images
-from ciss_fast.engine.metrics import compute_scores
+from ciss_fast.engine.checkpoint import StepCheckpoint, checkpoint_path, load_weights, save_checkpoint
+from ciss_fast.engine.config import Config
 from ciss_fast.engine.plan import Plan, make_plan
 from ciss_fast.engine.plots import draw_curves, draw_predictions
 from ciss_fast.engine.precision import Precision
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.results import ResultsFolder, steps_table
+from ciss_fast.engine.reuse import load_base, load_own
+from ciss_fast.engine.scoring import metrics_entry, run_tests
 from ciss_fast.engine.seeding import seed_everything
 from ciss_fast.engine.summaries import Summaries
 from ciss_fast.engine.tables import percent
-from ciss_fast.engine.train_step import train_step
-from ciss_fast.errors import CheckpointError
+from ciss_fast.engine.train_step import StepTrainer
 from ciss_fast.models import SegmentationModel, build_model
 
 
@@ -70,16 +61,17 @@ class Run:
         self.precision = Precision.from_config(plan.config.run)
         self.results = ResultsFolder(plan.config.run.output or default_output(plan.config))
         self.last: StepCheckpoint | None = None
-        self.base: StepCheckpoint | None = None
+        self.start: SegmentationModel | StepCheckpoint | None = None
         self.metrics: dict[str, Any] = {}
 
     def prepare(self) -> None:
-        """Check what the run starts from, then claim the results folder."""
-        checkpoint = checkpoint_path(self.results.path, 0)
-        if self.config.run.base_from is not None and not checkpoint.exists():
-            self.base = load_base(self.config.run.base_from, self.plan)
-        elif not checkpoint.exists():
-            self._new_model()  # finds a wrong weights file before anything is written
+        """Find what step 0 starts from (which finds a wrong weights file or base), then claim the folder."""
+        if not checkpoint_path(self.results.path, 0).exists():
+            if self.config.run.base_from is not None:
+                self.start = load_base(self.config.run.base_from, self.plan)
+            else:
+                seed_everything(self.config.run.seed, 0)
+                self.start = self._build_model(self.plan.training_task.classes_per_step[:1], pretrained=True)
         self.results.claim(self.config)
         self.metrics = self._read_metrics()
 
@@ -87,7 +79,7 @@ class Run:
         """Train a step and score its model, or find that this has been done."""
         path = checkpoint_path(self.results.path, step)
         if path.exists():
-            self.last = self._load_own(path, step)
+            self.last = load_own(self.results.path, step, self.plan)
             done = any(entry["step"] == step for entry in self.metrics["steps"])
             if done and self.results.evaluation_path(step).exists():
                 self.reporter.message(f"step {step}: already done")
@@ -109,92 +101,48 @@ class Run:
         )
 
     def _make_step(self, step: int) -> StepCheckpoint:
-        if step == 0 and self.base is not None:
+        if isinstance(self.start, StepCheckpoint) and step == 0:
             self.reporter.message(f"step 0: taken over from {self.config.run.base_from}")
-            return self._checkpoint(0, self.base.model, self.base.seconds, self.base.history)
-        plan, seed = self.plan, self.config.run.seed
+            return self._checkpoint(0, self.start.model, self.start.seconds, self.start.history)
+        plan, teacher = self.plan, None
         if step == 0:
-            seed_everything(seed, step)
-            model, teacher = self._new_model(), None
+            model = self.start
         else:
-            assert self.last is not None
-            model = self._model_of(self.last, checkpoint_path(self.results.path, step - 1))
+            model = self._model_of(self.last)
             teacher = model.frozen_copy() if plan.method.needs_teacher(step) else None
-            seed_everything(seed, step)
+        # Everything random from here on depends on the seed and the step only, not on how the run got here.
+        seed_everything(self.config.run.seed, step)
         plan.method.prepare_step(model, step, plan.training_task.classes_per_step[step])
-        self.precision.place_model(model)
-        if teacher is not None:
-            self.precision.place_model(teacher)
+        for network in (model, teacher):
+            if network is not None:
+                self.precision.place_model(network)
         start = time.monotonic()
-        with self._summaries(step) as summaries:
-            history = train_step(
-                model,
-                teacher,
-                plan.method,
-                plan.settings,
-                step,
-                plan.training_batches(step),
-                self.config,
-                self.precision,
-                self.reporter,
-                lambda entry: summaries.add_losses(step, entry),
+        folder, first = self.results.path / "tensorboard", self._iterations_before(step)
+        with Summaries(folder, first, supersede=True) as summaries:
+            trainer = StepTrainer(
+                plan.method, plan.settings, self.config, self.precision, self.reporter, summaries.add_losses
             )
+            history = trainer.train(step, model, teacher, plan.training_batches(step))
         return self._checkpoint(step, model.state_dict(), time.monotonic() - start, history)
 
     def _score_step(self, step: int, checkpoint: StepCheckpoint) -> None:
         start = time.monotonic()
-        model = self._model_of(checkpoint, checkpoint_path(self.results.path, step))
-        self.precision.place_model(model)
-        align_corners = self.config.model.align_corners
-        confusion = confusion_matrix(
-            model,
-            self.reporter.follow(
-                batches := self.plan.test_batches(step), len(batches), f"testing step {step}", {}
-            ),
-            model.num_classes,
-            self.precision,
-            align_corners=align_corners,
-        )
-        previews = self.plan.previews(step)
-        channels = predict_images(
-            model,
-            [previews[i][0] for i in range(len(previews))] if previews else [],
-            self.precision,
-            align_corners=align_corners,
-        )
-        class_of_channel = np.array(checkpoint.channel_order, dtype=np.uint8)
-        self.results.write_evaluation(step, confusion, [class_of_channel[image] for image in channels])
-        entry = self._metrics_entry(step, checkpoint, confusion, time.monotonic() - start)
-        steps = [other for other in self.metrics["steps"] if other["step"] != step]
-        self.metrics["steps"] = sorted([*steps, entry], key=lambda other: other["step"])
+        model = self.precision.place_model(self._model_of(checkpoint))
+        confusion, previews = run_tests(self.plan, step, model, self.precision, self.reporter)
+        self.results.write_evaluation(step, confusion, previews)
+        entry = metrics_entry(self.plan, step, checkpoint, confusion, time.monotonic() - start)
+        others = [other for other in self.metrics["steps"] if other["step"] != step]
+        self.metrics["steps"] = sorted([*others, entry], key=lambda other: other["step"])
         scores = [other["miou_all"] for other in self.metrics["steps"] if other["miou_all"] is not None]
         self.metrics["mean_miou_all"] = sum(scores) / len(scores) if scores else None
         self.results.write_metrics(self.metrics)
-        with self._summaries(step) as summaries:
-            summaries.add_scores(step, entry)
+        with Summaries(self.results.path / "tensorboard", self._iterations_before(step)) as summaries:
+            summaries.add_scores(entry)
         self.reporter.message(
             f"step {step}: mIoU base {percent(entry['miou_base'])}, new {percent(entry['miou_new'])}, all "
             f"{percent(entry['miou_all'])}, hIoU {percent(entry['hiou'])} "
             f"({entry['seconds_training']:.0f} s training, {entry['seconds_testing']:.0f} s testing)"
         )
-
-    def _metrics_entry(
-        self, step: int, checkpoint: StepCheckpoint, confusion: np.ndarray, seconds: float
-    ) -> dict[str, Any]:
-        scores = compute_scores(confusion, groups_of(self.plan.task.classes_per_step, confusion.shape[0]))
-        names = [checkpoint.class_names[class_id] for class_id in checkpoint.channel_order]
-        return {
-            "step": step,
-            "new_classes": [checkpoint.class_names[c] for c in self.plan.training_task.steps[step]],
-            "training_images": len(self.plan.training_images[step]),
-            "test_images": len(self.plan.test_images[step]),
-            "iterations": int(checkpoint.history[-1]["iteration"]) + 1,
-            "seconds_training": checkpoint.seconds,
-            "seconds_testing": seconds,
-            **scores.summary(),
-            "iou": dict(zip(names, scores.iou, strict=True)),
-            "loss_log": checkpoint.history,
-        }
 
     def _checkpoint(
         self, step: int, model: dict[str, torch.Tensor], seconds: float, history: list[dict[str, float]]
@@ -213,35 +161,20 @@ class Run:
             history=history,
         )
 
-    def _load_own(self, path: Path, step: int) -> StepCheckpoint:
-        checkpoint = load_checkpoint(path)
-        difference = checkpoint_difference(checkpoint, step, self.plan, ("base", "later"))
-        if difference is not None:
-            raise CheckpointError(f"{path}: belongs to another run: {difference}")
-        return checkpoint
-
-    def _new_model(self) -> SegmentationModel:
+    def _build_model(self, classes_per_step: list[int], *, pretrained: bool) -> SegmentationModel:
         settings = self.config.model
         return build_model(
             backbone=settings.backbone,
             output_stride=settings.output_stride,
-            classes_per_step=self.plan.training_task.classes_per_step[:1],
+            classes_per_step=classes_per_step,
             dropout=settings.dropout,
             head_channels=settings.head_channels,
-            weights=settings.weights,
+            weights=settings.weights if pretrained else None,
         )
 
-    def _model_of(self, checkpoint: StepCheckpoint, path: Path) -> SegmentationModel:
-        settings = self.config.model
-        model = build_model(
-            backbone=settings.backbone,
-            output_stride=settings.output_stride,
-            classes_per_step=checkpoint.classes_per_step,
-            dropout=settings.dropout,
-            head_channels=settings.head_channels,
-            weights=None,
-        )
-        load_weights(model, checkpoint, path)
+    def _model_of(self, checkpoint: StepCheckpoint) -> SegmentationModel:
+        model = self._build_model(checkpoint.classes_per_step, pretrained=False)
+        load_weights(model, checkpoint, checkpoint_path(self.results.path, checkpoint.step))
         return model
 
     def _read_metrics(self) -> dict[str, Any]:
@@ -261,22 +194,15 @@ class Run:
             **metrics,
         }
 
-    @contextmanager
-    def _summaries(self, step: int) -> Iterator[Summaries]:
-        first = sum(entry["iterations"] for entry in self.metrics["steps"] if entry["step"] < step)
-        summaries = Summaries(self.results.path / "tensorboard", first)
-        try:
-            yield summaries
-        finally:
-            summaries.close()
+    def _iterations_before(self, step: int) -> int:
+        return sum(entry["iterations"] for entry in self.metrics["steps"] if entry["step"] < step)
 
     def _draw_predictions(self) -> Path:
         plan = self.plan
-        shown = plan.previews(plan.num_steps - 1)
         class_of_label = np.full(256, 255, dtype=np.uint8)
         order = plan.training_task.seen(plan.num_steps - 1)
         class_of_label[: len(order)] = order
-        items = [shown[i] for i in range(len(shown))]
+        items = plan.previews(plan.num_steps - 1)
         return draw_predictions(
             self.results.path / "predictions.png",
             [denormalise(image) for image, _ in items],
@@ -284,57 +210,3 @@ class Run:
             [self.results.read_previews(step) for step in range(plan.num_steps)],
             plan.training_task.class_names,
         )
-
-
-def groups_of(classes_per_step: list[int], channels: int) -> list[int]:
-    """The task's class groups that a model of so many channels covers (joint training: all of them at
-    once).
-    """
-    groups: list[int] = []
-    for count in classes_per_step:
-        if sum(groups) < channels:
-            groups.append(count)
-    return groups
-
-
-def load_base(run: str | Path, plan: Plan) -> StepCheckpoint:
-    """The base step's checkpoint of another run.
-
-    Raises `CheckpointError` if it has none, or if a setting that changes the base step differs.
-    """
-    path = checkpoint_path(run, 0)
-    if not path.is_file():
-        raise CheckpointError(f"--base-from: expected a run with a finished base step, there is no {path}")
-    checkpoint = load_checkpoint(path)
-    difference = checkpoint_difference(checkpoint, 0, plan, ("base",))
-    if difference is not None:
-        raise CheckpointError(f"--base-from: the base step in {run} does not fit: {difference}")
-    return checkpoint
-
-
-def checkpoint_difference(
-    checkpoint: StepCheckpoint, step: int, plan: Plan, affects: tuple[Any, ...]
-) -> str | None:
-    """In what a checkpoint differs from what the plan wants at this step, as text; None if it fits."""
-    difference = first_difference(checkpoint.config, plan.config, affects)
-    if difference is not None:
-        return difference
-    task = plan.training_task
-    wanted = {
-        "step": step,
-        "classes": list(task.class_names),
-        "class order": list(task.seen(step)),
-        "classes per step": task.classes_per_step[: step + 1],
-        "training data": plan.train_data.fingerprint,
-    }
-    found = {
-        "step": checkpoint.step,
-        "classes": checkpoint.class_names,
-        "class order": checkpoint.channel_order,
-        "classes per step": checkpoint.classes_per_step,
-        "training data": checkpoint.data_fingerprint,
-    }
-    for name, value in wanted.items():
-        if found[name] != value:
-            return f"{name} is {found[name]!r} there and {value!r} here"
-    return None

@@ -7,20 +7,30 @@ from typing import Any
 
 
 class Summaries:
-    """Writes one step's scalars. Entries of an interrupted attempt at the same step are superseded.
+    """Writes one step's scalars.
 
-    ``first_iteration`` is the number of iterations of all earlier steps, so that the steps' curves follow one
-    another on one axis.
+    Args:
+        folder: of the event files.
+        first_iteration: the number of iterations of all earlier steps, so that the steps' curves follow one
+            another on one axis.
+        supersede: hide what an interrupted attempt at this step (and anything after it) has written.
     """
 
-    def __init__(self, folder: Path, first_iteration: int) -> None:
+    def __init__(self, folder: Path, first_iteration: int, *, supersede: bool = False) -> None:
+        self.folder, self.first_iteration = folder, first_iteration
+        self.purge_from = first_iteration if supersede else None
+
+    def __enter__(self) -> Summaries:
         # Imported late: it takes a second that no other command should pay.
         from torch.utils.tensorboard import SummaryWriter
 
-        self.first_iteration = first_iteration
-        self.writer = SummaryWriter(str(folder), purge_step=first_iteration)
+        self.writer = SummaryWriter(str(self.folder), purge_step=self.purge_from)
+        return self
 
-    def add_losses(self, step: int, entry: dict[str, float]) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()
+
+    def add_losses(self, entry: dict[str, float]) -> None:
         """One entry of the loss log."""
         at = self.first_iteration + int(entry["iteration"])
         for name, value in entry.items():
@@ -28,14 +38,10 @@ class Summaries:
                 self.writer.add_scalar("learning_rate", value, at)
             elif name != "iteration":
                 self.writer.add_scalar(f"loss/{name}", value, at)
-        self.writer.add_scalar("step", step, at)
 
-    def add_scores(self, step: int, entry: dict[str, Any]) -> None:
+    def add_scores(self, entry: dict[str, Any]) -> None:
         """The scores after a step, at the step's last iteration."""
-        at = self.first_iteration + entry["iterations"]
+        at = self.first_iteration + entry["iterations"] - 1
         for name in ("miou_base", "miou_new", "miou_all", "hiou", "pixel_accuracy"):
             if entry[name] is not None:
                 self.writer.add_scalar(f"score/{name}", entry[name], at)
-
-    def close(self) -> None:
-        self.writer.close()

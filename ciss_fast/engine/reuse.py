@@ -1,0 +1,67 @@
+"""Whether a checkpoint that exists may be used by a run, and if not, why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ciss_fast.engine.checkpoint import StepCheckpoint, checkpoint_path, load_checkpoint
+from ciss_fast.engine.config import first_difference
+from ciss_fast.engine.plan import Plan
+from ciss_fast.engine.settings import Affects
+from ciss_fast.errors import CheckpointError
+
+
+def load_own(run: str | Path, step: int, plan: Plan) -> StepCheckpoint:
+    """A step's checkpoint in the run's own folder.
+
+    Raises `CheckpointError` if it is damaged or another configuration, task or data set has made it.
+    """
+    path = checkpoint_path(run, step)
+    checkpoint = load_checkpoint(path)
+    difference = checkpoint_difference(checkpoint, step, plan, ("base", "later"))
+    if difference is not None:
+        raise CheckpointError(f"{path}: belongs to another run: {difference}")
+    return checkpoint
+
+
+def load_base(run: str | Path, plan: Plan) -> StepCheckpoint:
+    """The base step's checkpoint of another run.
+
+    Raises `CheckpointError` if it has none, or if a setting that changes the base step differs.
+    """
+    path = checkpoint_path(run, 0)
+    if not path.is_file():
+        raise CheckpointError(f"--base-from: expected a run with a finished base step, there is no {path}")
+    checkpoint = load_checkpoint(path)
+    difference = checkpoint_difference(checkpoint, 0, plan, ("base",))
+    if difference is not None:
+        raise CheckpointError(f"--base-from: the base step in {run} does not fit: {difference}")
+    return checkpoint
+
+
+def checkpoint_difference(
+    checkpoint: StepCheckpoint, step: int, plan: Plan, affects: tuple[Affects, ...]
+) -> str | None:
+    """In what a checkpoint differs from what the plan wants at this step, as text; None if it fits."""
+    difference = first_difference(checkpoint.config, plan.config, affects)
+    if difference is not None:
+        return difference
+    task = plan.training_task
+    wanted = {
+        "step": step,
+        "classes": list(task.class_names),
+        "class order": list(task.seen(step)),
+        "classes per step": task.classes_per_step[: step + 1],
+        "training data": plan.train_data.fingerprint,
+    }
+    found = {
+        "step": checkpoint.step,
+        "classes": checkpoint.class_names,
+        "class order": checkpoint.channel_order,
+        "classes per step": checkpoint.classes_per_step,
+        "training data": checkpoint.data_fingerprint,
+    }
+    for name, value in wanted.items():
+        if found[name] != value:
+            return f"{name} is {found[name]!r} there and {value!r} here"
+    return None

@@ -1,0 +1,67 @@
+"""Scoring the model of a step: what goes into ``metrics.json`` and ``evaluation/``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ciss_fast.engine.checkpoint import StepCheckpoint
+from ciss_fast.engine.evaluate import confusion_matrix, predict_images
+from ciss_fast.engine.metrics import compute_scores
+from ciss_fast.engine.plan import Plan
+from ciss_fast.engine.precision import Precision
+from ciss_fast.engine.progress import Reporter
+from ciss_fast.models import SegmentationModel
+
+
+def run_tests(
+    plan: Plan, step: int, model: SegmentationModel, precision: Precision, reporter: Reporter
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The confusion matrix (channels) over a step's test images and the predicted class ids of the
+    previews.
+    """
+    align_corners = plan.config.model.align_corners
+    batches = plan.test_batches(step)
+    confusion = confusion_matrix(
+        model,
+        reporter.follow(batches, len(batches), f"testing step {step}", {}),
+        model.num_classes,
+        precision,
+        align_corners=align_corners,
+    )
+    class_of_channel = np.array(plan.training_task.seen(step), dtype=np.uint8)
+    images = [image for image, _ in plan.previews(step)]
+    channels = predict_images(model, images, precision, align_corners=align_corners)
+    return confusion, [class_of_channel[preview] for preview in channels]
+
+
+def metrics_entry(
+    plan: Plan, step: int, checkpoint: StepCheckpoint, confusion: np.ndarray, seconds: float
+) -> dict[str, Any]:
+    """What ``metrics.json`` says about a step; ``seconds`` is the time that testing took."""
+    scores = compute_scores(confusion, groups_of(plan.task.classes_per_step, confusion.shape[0]))
+    names = [checkpoint.class_names[class_id] for class_id in checkpoint.channel_order]
+    return {
+        "step": step,
+        "new_classes": [checkpoint.class_names[class_id] for class_id in plan.training_task.steps[step]],
+        "training_images": len(plan.training_images[step]),
+        "test_images": len(plan.test_images[step]),
+        "iterations": int(checkpoint.history[-1]["iteration"]) + 1,
+        "seconds_training": checkpoint.seconds,
+        "seconds_testing": seconds,
+        **scores.summary(),
+        "iou": dict(zip(names, scores.iou, strict=True)),
+        "loss_log": checkpoint.history,
+    }
+
+
+def groups_of(classes_per_step: list[int], channels: int) -> list[int]:
+    """The task's class groups that a model of so many channels covers (joint training: all of them at
+    once).
+    """
+    groups: list[int] = []
+    for count in classes_per_step:
+        if sum(groups) < channels:
+            groups.append(count)
+    return groups

@@ -1,0 +1,52 @@
+"""Runs small enough for a test: 32-pixel shapes, two iterations a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ciss_fast.engine.config import Config
+from ciss_fast.engine.progress import Reporter
+from ciss_fast.engine.run import train
+
+TINY = {
+    "task": "6-3",
+    "data_option": {"image_size_px": 32, "train_images": 40, "val_images": 8},
+    "crop_size": 32,
+    "batch_size": 8,
+    "backbone": "mobilenet_v2",
+    "weights": None,
+    "head_channels": 8,
+    "epochs_base": 1,
+    "epochs_later": 1,
+    "log_every": 1,
+    "previews": 2,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A function from settings to the configuration of a tiny run with them."""
+
+    def make(**settings: object) -> Config:
+        return Config().with_settings({**TINY, **settings})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_train(tiny_config):
+    """A function from a folder and settings to the folder of a finished tiny run."""
+
+    def run(output: Path, **settings: object) -> Path:
+        return train(tiny_config(output=str(output), **settings), Reporter(quiet=True))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def alife_run(tmp_path_factory, tiny_train) -> Path:
+    """A finished ALIFE run. Tests read it; one that changes files takes a copy."""
+    return tiny_train(tmp_path_factory.mktemp("runs") / "alife", method="alife")
