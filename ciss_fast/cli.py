@@ -10,7 +10,7 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -106,14 +106,14 @@ def run_recipes(arguments: argparse.Namespace) -> None:
         print(f"{name}: {data.dataset} {data.task}, {config.method.method}, {config.model.backbone}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code: 0, 2 for a mistake of the user, 130 when interrupted."""
-    commands = {"train": run_train, "compare": run_compare, "recipes": run_recipes}
+def run_command(command: Callable[[], None]) -> int:
+    """Call ``command`` and return the program's exit code: 0, 2 for a mistake of the user, 130 when
+    interrupted.
+    """
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
-            parsed = build_parser().parse_args(arguments)
-            commands[parsed.command](parsed)
+            command()
     except CissFastError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -125,6 +125,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted (the same training command goes on after the last finished step)", file=sys.stderr)
         return 130
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code, see `run_command`."""
+
+    def command() -> None:
+        parsed = build_parser().parse_args(arguments)
+        {"train": run_train, "compare": run_compare, "recipes": run_recipes}[parsed.command](parsed)
+
+    return run_command(command)
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:

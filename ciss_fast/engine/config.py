@@ -69,11 +69,20 @@ class OptimisationConfig:
     )
     backbone_lr_multiplier: float = option(1.0, "times the learning rate: the backbone", minimum=0)
     head_lr_multiplier: float = option(1.0, "times the learning rate: ASPP and head", minimum=0)
+    new_classifier_lr_multiplier: float = option(
+        1.0, "times the learning rate: the step's own classifier", minimum=0
+    )
+    later_backbone_lr_multiplier: float | None = option(
+        None, "the backbone's at later steps; none: as at the base step", minimum=0, affects="later"
+    )
+    later_head_lr_multiplier: float | None = option(
+        None, "the same for ASPP and head", minimum=0, affects="later"
+    )
+    later_new_classifier_lr_multiplier: float | None = option(
+        None, "the same for the step's own classifier", minimum=0, affects="later"
+    )
     old_classifiers_lr_multiplier: float = option(
         1.0, "times the learning rate: classifiers of earlier steps", minimum=0, affects="later"
-    )
-    new_classifier_lr_multiplier: float = option(
-        1.0, "times the learning rate: the step's classifier", minimum=0
     )
     momentum: float = option(0.9, "momentum of SGD (Nesterov)", minimum=0)
     weight_decay: float = option(1e-4, "weight decay", minimum=0)

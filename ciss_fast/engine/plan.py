@@ -56,6 +56,17 @@ class Plan:
     test_images: list[np.ndarray]
     preview_images: list[int]
 
+    def settings_at(self, step: int) -> MethodSettings:
+        """What the method reads at a step: later steps may have learning-rate multipliers of their own."""
+        if step == 0:
+            return self.settings
+        optimisation = self.config.optimisation
+        names = ("backbone_lr_multiplier", "head_lr_multiplier", "new_classifier_lr_multiplier")
+        later = {name: getattr(optimisation, f"later_{name}") for name in names}
+        return dataclasses.replace(
+            self.settings, **{name: value for name, value in later.items() if value is not None}
+        )
+
     @property
     def num_steps(self) -> int:
         return self.training_task.num_steps

@@ -120,9 +120,9 @@ class Run:
         folder, first = self.results.path / "tensorboard", self._iterations_before(step)
         with Summaries(folder, first, supersede=True) as summaries:
             trainer = StepTrainer(
-                plan.method, plan.settings, self.config, self.precision, self.reporter, summaries.add_losses
+                plan.method, self.config, self.precision, self.reporter, summaries.add_losses
             )
-            history = trainer.train(step, model, teacher, plan.training_batches(step))
+            history = trainer.train(step, model, teacher, plan.training_batches(step), plan.settings_at(step))
         return self._checkpoint(step, model.state_dict(), time.monotonic() - start, history)
 
     def _score_step(self, step: int, checkpoint: StepCheckpoint) -> None:

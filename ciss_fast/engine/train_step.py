@@ -91,36 +91,37 @@ def endless(batches: StepBatches) -> Iterator[tuple[Tensor, Tensor]]:
 class StepTrainer:
     """Trains the steps of a run, one call each; holds what all of them share.
 
-    Args:
-        settings: what the method takes from ``config``.
-        sink: called with every new entry of the loss log.
+    ``sink`` is called with every new entry of the loss log.
     """
 
     def __init__(
         self,
         method: Method,
-        settings: MethodSettings,
         config: Config,
         precision: Precision,
         reporter: Reporter,
         sink: Callable[[LogEntry], None],
     ) -> None:
-        self.method, self.settings, self.config = method, settings, config
+        self.method, self.config = method, config
         self.precision, self.reporter, self.sink = precision, reporter, sink
 
     def train(
-        self, step: int, model: SegmentationModel, teacher: SegmentationModel | None, batches: StepBatches
+        self,
+        step: int,
+        model: SegmentationModel,
+        teacher: SegmentationModel | None,
+        batches: StepBatches,
+        settings: MethodSettings,
     ) -> list[LogEntry]:
         """Train ``model`` (prepared for ``step``; changed in place) and return the loss log.
 
-        ``teacher`` is the frozen model of the step before, if the method reads it. Raises `CissFastError` if
+        ``teacher`` is the frozen model of the step before, if the method reads it; ``settings`` is what the
+        method takes from the configuration. Raises `CissFastError` if
         the loss becomes infinite or NaN.
         """
         optimisation = self.config.optimisation
-        self.method.set_train_mode(model, step, self.settings)
-        groups = self.method.parameter_groups(
-            model, step, self.settings, step_learning_rate(self.config, step)
-        )
+        self.method.set_train_mode(model, step, settings)
+        groups = self.method.parameter_groups(model, step, settings, step_learning_rate(self.config, step))
         optimiser = build_optimiser(groups, optimisation)
         iterations = max(1, round(step_epochs(self.config, step) * len(batches)))
         schedule = PolySchedule(
@@ -135,35 +136,26 @@ class StepTrainer:
         numbered = enumerate(itertools.islice(endless(batches), iterations))
         for iteration, (images, label) in self.reporter.follow(numbered, iterations, f"step {step}", status):
             schedule.set_iteration(iteration)
-            values = self._iterate(step, model, teacher, optimiser, images, label)
+            images = self.precision.place_images(images)
+            label = label.to(self.precision.device, non_blocking=True)
+            with self.precision.autocast():
+                output = model(images)
+                with torch.no_grad():
+                    teacher_output = teacher(images) if teacher is not None else None
+            loss, terms = self.method.loss(output, teacher_output, label, step, settings)
+            self._update(optimiser, loss)
+            # Pixel counts come with the terms as integers; they are not for the log.
+            values = {name: value for name, value in terms.items() if value.is_floating_point()}
+            values = {"loss": loss.detach(), **values}
             log.add(iteration, values, schedule.learning_rate, last=iteration == iterations - 1)
             if log.entries:
                 status["loss"] = log.entries[-1]["loss"]
         return log.entries
 
-    def _iterate(
-        self,
-        step: int,
-        model: SegmentationModel,
-        teacher: SegmentationModel | None,
-        optimiser: torch.optim.Optimizer,
-        images: Tensor,
-        label: Tensor,
-    ) -> dict[str, Tensor]:
-        """One update; the loss and its terms, detached and still on the device."""
-        images = self.precision.place_images(images)
-        label = label.to(self.precision.device, non_blocking=True)
-        with self.precision.autocast():
-            output = model(images)
-            with torch.no_grad():
-                teacher_output = teacher(images) if teacher is not None else None
-        loss, terms = self.method.loss(output, teacher_output, label, step, self.settings)
+    def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.config.optimisation.clip_norm is not None:
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.config.optimisation.clip_norm)
         optimiser.step()
-        # Pixel counts come with the terms as integers; they are not for the log.
-        values = {name: value for name, value in terms.items() if value.is_floating_point()}
-        return {"loss": loss.detach(), **values}

@@ -75,7 +75,9 @@ def test_missing_file(tmp_path):
 
 def test_a_state_dict_is_not_a_checkpoint(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "c.pt")
-    with pytest.raises(CheckpointError, match="expected a step checkpoint of ciss_fast, got another kind of file"):
+    with pytest.raises(
+        CheckpointError, match="expected a step checkpoint of ciss_fast, got another kind of file"
+    ):
         load_checkpoint(tmp_path / "c.pt")
 
 
@@ -117,7 +119,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     ("stored", "problem"),
     [
         ({"weight": torch.zeros(2, 3)}, "expected an entry bias, there is none"),
-        ({"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, r"expected weight of shape \(2, 3\), got \(2, 4\)"),
+        (
+            {"weight": torch.zeros(2, 4), "bias": torch.zeros(2)},
+            r"expected weight of shape \(2, 3\), got \(2, 4\)",
+        ),
         (
             {"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "more": torch.zeros(1)},
             "got an entry more that the model does not have",

@@ -18,7 +18,12 @@ def test_defaults_satisfy_their_own_limits():
 
 def test_dictionary_survives_json_and_comes_back_the_same():
     config = Config().with_settings(
-        {"epochs_later": "10,5,5", "class_order": [3, 1, 2], "loss_weight": ["ali=3,5,2", "kd=1"], "weights": "none"}
+        {
+            "epochs_later": "10,5,5",
+            "class_order": [3, 1, 2],
+            "loss_weight": ["ali=3,5,2", "kd=1"],
+            "weights": "none",
+        }
     )
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert config.optimisation.epochs_later == (10.0, 5.0, 5.0)
@@ -62,7 +67,11 @@ def test_values_from_text_and_from_files(name, value, expected):
         ("precision", "fp8", "--precision: expected one of fp32, bf16, got 'fp8'"),
         ("lr_later", "0.1,x", "--lr-later: expected a number or numbers separated by commas, got '0.1,x'"),
         ("lr_later", "0.1,-1", "--lr-later: expected more than 0, got '0.1,-1'"),
-        ("class_order", "cat", "--class-order: expected whole numbers separated by commas or none, got 'cat'"),
+        (
+            "class_order",
+            "cat",
+            "--class-order: expected whole numbers separated by commas or none, got 'cat'",
+        ),
         ("loss_weight", ["ali"], "--loss-weight: expected name=value, got ['ali']"),
         ("loss_weight", ["ali=x"], "--loss-weight: expected name=value, got ['ali=x']"),
         ("method", 3, "--method: expected text, got 3"),

@@ -12,7 +12,7 @@ from ciss_fast.models import SegmentationOutput
 
 
 class Averages(nn.Module):
-    """Logits are local averages of the image at 1/4 of its size: no parameters, anything can be computed by hand."""
+    """Logits are local averages of the image at 1/4 of its size."""
 
     def forward(self, images):
         logits = F.adaptive_avg_pool2d(images, (images.shape[-2] // 4, images.shape[-1] // 4))
@@ -76,5 +76,7 @@ def test_precision_of_the_network():
 
 
 def test_device_that_is_not_there():
-    with pytest.raises(ConfigError, match="--device: expected one of the .* CUDA devices here, got 'cuda:99'"):
+    with pytest.raises(
+        ConfigError, match="--device: expected one of the .* CUDA devices here, got 'cuda:99'"
+    ):
         Precision.from_config(RunConfig(device="cuda:99"))

@@ -3,7 +3,7 @@ import pytest
 
 from ciss_fast.engine.metrics import compute_scores, harmonic_mean, intersection_over_union
 
-# Rows are the truth. Class 0: 8 hits of 10, 2 said to be class 1; class 1: 5 of 5; class 2: 1 of 4, 3 said to be 0.
+# Rows are the truth. Class 0: 8 of 10 right, 2 taken for class 1; class 1: all 5; class 2: 1 of 4.
 CONFUSION = np.array([[8, 2, 0], [0, 5, 0], [3, 0, 1]])
 
 
@@ -18,7 +18,9 @@ def test_scores_by_hand():
     assert scores.base == pytest.approx((8 / 13 + 5 / 7) / 2, rel=1e-15)
     assert scores.new == 1 / 4
     assert scores.all == pytest.approx((8 / 13 + 5 / 7 + 1 / 4) / 3, rel=1e-15)
-    assert scores.harmonic == pytest.approx(2 * scores.base * scores.new / (scores.base + scores.new), rel=1e-15)
+    assert scores.harmonic == pytest.approx(
+        2 * scores.base * scores.new / (scores.base + scores.new), rel=1e-15
+    )
     assert scores.pixel_accuracy == 14 / 19
     assert scores.groups == (scores.base, scores.new)
 
@@ -67,5 +69,7 @@ def test_harmonic_mean(base, new, expected):
 
 
 def test_shape_that_does_not_fit_the_steps_is_an_error():
-    with pytest.raises(ValueError, match=r"expected shape \(4, 4\) for classes_per_step \[3, 1\], got \(3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"expected shape \(4, 4\) for classes_per_step \[3, 1\], got \(3, 3\)"
+    ):
         compute_scores(CONFUSION, [3, 1])

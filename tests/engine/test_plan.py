@@ -23,7 +23,9 @@ def test_given_loss_weights_win_and_those_of_other_methods_are_left_out():
     settings = settings_of("alife", dataset="voc", task="15-5", loss_weight={"kd": 7, "ckd": 3})
     assert settings.loss_weights == {"ali": 2, "kd": 7}
     assert not settings.published
-    assert settings_of("mib", dataset="voc", task="15-5", loss_weight={"kd": 7, "ckd": 3}).loss_weights == {"ckd": 3}
+    assert settings_of("mib", dataset="voc", task="15-5", loss_weight={"kd": 7, "ckd": 3}).loss_weights == {
+        "ckd": 3
+    }
     assert settings_of("ft", loss_weight={"ckd": 3}).loss_weights == {}
 
 
@@ -78,5 +80,22 @@ def test_step_seeds_differ_and_stay():
 @pytest.mark.parametrize("method", ["alife", "joint"])
 def test_every_step_has_training_and_test_images(tiny_config, method):
     plan = make_plan(tiny_config(method=method), Reporter(quiet=True))
-    assert len(plan.training_images) == len(plan.test_images) == plan.num_steps == (1 if method == "joint" else 3)
+    assert (
+        len(plan.training_images)
+        == len(plan.test_images)
+        == plan.num_steps
+        == (1 if method == "joint" else 3)
+    )
     assert all(len(images) for images in plan.training_images)
+
+
+def test_later_steps_may_have_their_own_learning_rate_multipliers(tiny_config):
+    plan = make_plan(
+        tiny_config(backbone_lr_multiplier=0.5, head_lr_multiplier=2, later_backbone_lr_multiplier=0.1,
+                    old_classifiers_lr_multiplier=0),
+        Reporter(quiet=True),
+    )  # fmt: skip
+    base, later = plan.settings_at(0), plan.settings_at(2)
+    assert (base.backbone_lr_multiplier, later.backbone_lr_multiplier) == (0.5, 0.1)
+    assert (base.head_lr_multiplier, later.head_lr_multiplier) == (2, 2)
+    assert later.old_classifiers_lr_multiplier == 0

@@ -1,3 +1,4 @@
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -112,15 +113,17 @@ def test_resumed_run_has_the_same_bits_as_an_uninterrupted_one(alife_run, tmp_pa
 
 def test_run_interrupted_inside_a_step_goes_on_to_the_same_bits(alife_run, tmp_path, tiny_train, monkeypatch):
     run = tmp_path / "run"
-    iterate, count = train_step.StepTrainer._iterate, iter(range(100))
+    update, count = train_step.StepTrainer._update, itertools.count()
+    iterations = [entry["iterations"] for entry in ResultsFolder(alife_run).read_metrics()["steps"]]
+    assert iterations[1] > 1
 
-    def interrupted(self, step, *arguments):
-        if step == 1 and next(count) == 1:
+    def interrupted(self, *arguments):
+        if next(count) == iterations[0] + 1:  # the second iteration of step 1
             raise KeyboardInterrupt
-        return iterate(self, step, *arguments)
+        return update(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_step.StepTrainer, "_iterate", interrupted)
+        patch.setattr(train_step.StepTrainer, "_update", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tiny_train(run, method="alife")
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_0.pt"]
@@ -149,7 +152,9 @@ def test_another_seed_gives_other_weights(alife_run, tmp_path, tiny_train):
 
 def test_folder_of_another_configuration_is_refused(alife_run, tmp_path, tiny_train):
     run = shutil.copytree(alife_run, tmp_path / "run")
-    with pytest.raises(ConfigError, match="holds a run of another configuration: lr_later is 0.001 there and 0.5 here"):
+    with pytest.raises(
+        ConfigError, match="holds a run of another configuration: lr_later is 0.001 there and 0.5 here"
+    ):
         tiny_train(run, method="alife", lr_later=0.5)
     assert (run / "config.json").read_bytes() == (alife_run / "config.json").read_bytes()
 
@@ -171,7 +176,9 @@ def test_damaged_checkpoint_is_refused(alife_run, tmp_path, tiny_train):
 def test_checkpoint_of_another_run_is_refused(alife_run, tmp_path, tiny_train):
     run = shutil.copytree(alife_run, tmp_path / "run")
     shutil.copy(checkpoint_path(run, 1), checkpoint_path(run, 2))
-    with pytest.raises(CheckpointError, match="step_2.pt: belongs to another run: step is 1 there and 2 here"):
+    with pytest.raises(
+        CheckpointError, match="step_2.pt: belongs to another run: step is 1 there and 2 here"
+    ):
         tiny_train(run, method="alife")
 
 
@@ -206,7 +213,9 @@ def test_joint_training_learns_all_classes_in_one_step(alife_run, tmp_path, tiny
     metrics = ResultsFolder(run).read_metrics()
     (entry,) = metrics["steps"]
     assert len(entry["new_classes"]) == 13 and metrics["num_steps"] == 1
-    assert len(entry["miou_by_step"]) == 3  # grouped by the task's steps, to be held against incremental methods
+    assert (
+        len(entry["miou_by_step"]) == 3
+    )  # grouped by the task's steps, to be held against incremental methods
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_0.pt"]
 
 
@@ -221,14 +230,14 @@ def test_class_order_decides_which_class_a_channel_is(tmp_path, tiny_train):
 def test_other_optimiser_precision_and_options_run(tmp_path, tiny_train):
     run = tiny_train(
         tmp_path / "run", method="alife", optimiser="adamw", precision="bf16", clip_norm=1.0, warmup=0.5,
-        freeze_batch_norm="backbone", backbone_lr_multiplier=0.1, cache_images=True, eval_crop=24, unseen="ignore",
-        channels_last=False, previews=0, epochs_later=(1, 2),
+        freeze_batch_norm="backbone", backbone_lr_multiplier=0.1, cache_images=True, eval_crop=24,
+        unseen="ignore", channels_last=False, previews=0, epochs_later=(1, 2),
     )  # fmt: skip
     entries = ResultsFolder(run).read_metrics()["steps"]
     assert entries[2]["iterations"] == 2 * (entries[2]["training_images"] // 8)
     assert not (run / "predictions.png").exists()
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(run, 2).values())
-    # The backbone's batch norms are frozen from the start: untrained, their statistics are those of initialisation.
+    # Frozen from the start, the backbone's batch norms keep the statistics of initialisation.
     assert torch.equal(weights(run, 2)["backbone.features.0.1.running_mean"], torch.zeros(32))
 
 
@@ -247,6 +256,8 @@ def test_tensorboard_has_losses_and_scores_on_one_axis(alife_run):
     assert [event.step for event in events.Scalars("loss/loss")] == list(range(total))
     ends = np.cumsum([entry["iterations"] for entry in entries]) - 1
     assert [event.step for event in events.Scalars("score/miou_all")] == ends.tolist()
-    assert [event.step for event in events.Scalars("loss/ali")] == list(range(entries[0]["iterations"], total))
+    assert [event.step for event in events.Scalars("loss/ali")] == list(
+        range(entries[0]["iterations"], total)
+    )
     logged = [item["loss"] for entry in entries for item in entry["loss_log"]]
     assert [event.value for event in events.Scalars("loss/loss")] == pytest.approx(logged, rel=1e-6)
