@@ -59,8 +59,18 @@ struct Lanes {
   std::vector<double> centre;            // weight of `right` at the centre slot
   std::vector<double> step;              // its change from slot to slot; 0 where the axis is clamped
 
+  // Lanes [regular_begin, regular_end): each one source column to the right of the one before.
+  int regular_begin = 0, regular_end = 0;
+
   int count() const { return int(first_pixel.size()); }
-  int slots() const { return 2 * run + 1; }
+
+  void find_regular() {
+    while (regular_begin < count() && right[size_t(regular_begin)] != left[size_t(regular_begin)] + 1) regular_begin++;
+    regular_end = regular_begin;
+    while (regular_end < count() && left[size_t(regular_end)] == left[size_t(regular_begin)] + regular_end - regular_begin &&
+           right[size_t(regular_end)] == left[size_t(regular_end)] + 1)
+      regular_end++;
+  }
 };
 
 // Lanes for an axis; `runs` lists the supported half-widths in increasing order.
@@ -107,6 +117,7 @@ inline Lanes make_lanes(const Axis& axis, const std::vector<int>& runs) {
       done += length;
     }
   }
+  lanes.find_regular();
   return lanes;
 }
 

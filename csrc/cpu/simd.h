@@ -16,6 +16,8 @@
 #endif
 
 #define CISS_INLINE static inline __attribute__((always_inline))
+// Loops of their own: kept apart for the register allocator and for profiles.
+#define CISS_LOOP __attribute__((noinline))
 
 namespace ciss {
 namespace CISS_ISA {
@@ -124,31 +126,38 @@ CISS_INLINE Double exp2_fraction(Double f) {  // Taylor, relative error 1e-16
   return sum;
 }
 
-// 2^x for x <= 127; below the smallest normal exponent the result is 0 or that of the smallest one.
+// 2^x for x within the normal exponents.
 template <class Real>
-CISS_INLINE VectorOf<Real> exp2(VectorOf<Real> x) {
+CISS_INLINE VectorOf<Real> exp2_in_range(VectorOf<Real> x) {
   typedef Simd<Real> S;
-  x = larger(x, splat(S::smallest_exponent));
   const VectorOf<Real> shifted = x + S::rounding;
   const VectorOf<Real> fraction = x - (shifted - S::rounding);
   return (VectorOf<Real>)((MaskOf<Real>)exp2_fraction(fraction) + ((MaskOf<Real>)shifted << S::mantissa_bits));
 }
 
+// 2^x for x <= 127; below the smallest normal exponent the result is that of the smallest one.
+template <class Real>
+CISS_INLINE VectorOf<Real> exp2(VectorOf<Real> x) {
+  return exp2_in_range<Real>(larger(x, splat(Simd<Real>::smallest_exponent)));
+}
+
 // x = mantissa 2^exponent with 1 <= mantissa < 2, for x > 0.
 template <class Real>
-CISS_INLINE void split_exponent(VectorOf<Real> x, VectorOf<Real>& mantissa, VectorOf<Real>& exponent) {
+CISS_INLINE void split_exponent(VectorOf<Real> x, VectorOf<Real>& mantissa, MaskOf<Real>& exponent) {
   typedef Simd<Real> S;
   const MaskOf<Real> bits = (MaskOf<Real>)x;
   const typename S::Integer mantissa_mask = (typename S::Integer(1) << S::mantissa_bits) - 1;
   mantissa = (VectorOf<Real>)((bits & mantissa_mask) | (S::exponent_bias << S::mantissa_bits));
-  exponent = __builtin_convertvector((bits >> S::mantissa_bits) - S::exponent_bias, VectorOf<Real>);
+  exponent = (bits >> S::mantissa_bits) - S::exponent_bias;
 }
 
 // log2 of x > 0: with k = (m - 1)/(m + 1), log2 m = 2/ln 2 (k + k^3/3 + k^5/5 + ...).
 template <class Real>
 CISS_INLINE VectorOf<Real> log2(VectorOf<Real> x) {
-  VectorOf<Real> m, exponent;
-  split_exponent<Real>(x, m, exponent);
+  VectorOf<Real> m;
+  MaskOf<Real> whole;
+  split_exponent<Real>(x, m, whole);
+  VectorOf<Real> exponent = __builtin_convertvector(whole, VectorOf<Real>);
   const MaskOf<Real> high = m > Real(1.41421356);
   m = select(high, m * Real(0.5), m);
   exponent = select(high, exponent + Real(1), exponent);
@@ -170,24 +179,41 @@ CISS_INLINE Float reciprocal(Float x) {
 CISS_INLINE Double reciprocal(Double x) { return 1.0 / x; }
 
 // Sum of log2 of many positive numbers at the price of a multiplication each: mantissas are multiplied (at most 100
-// times between two calls of `renormalise`), exponents added (exactly, up to 2^24).
+// times between two calls of `renormalise`), exponents added.
 template <class Real>
 struct LogProduct {
-  VectorOf<Real> mantissas = splat(Real(1)), exponents = splat(Real(0));
+  VectorOf<Real> mantissas = splat(Real(1));
+  MaskOf<Real> exponents{};
 
   __attribute__((always_inline)) void add(MaskOf<Real> where, VectorOf<Real> x) {
-    VectorOf<Real> mantissa, exponent;
+    VectorOf<Real> mantissa;
+    MaskOf<Real> exponent;
     split_exponent<Real>(x, mantissa, exponent);
     mantissas *= select(where, mantissa, splat(Real(1)));
-    exponents += keep(where, exponent);
+    exponents += where & exponent;
   }
   __attribute__((always_inline)) void renormalise() {
-    VectorOf<Real> exponent;
+    MaskOf<Real> exponent;
     split_exponent<Real>(mantissas, mantissas, exponent);
     exponents += exponent;
   }
   double total() const { return sum_of_lanes(exponents) + sum_of_lanes(log2<Real>(mantissas)); }
 };
+
+// One bit of each of 64 bytes, the first byte's lowest.
+CISS_INLINE uint64_t collect_bits(const uint8_t* bytes, int bit) {
+#if CISS_VECTOR_BYTES == 64 && defined(__AVX512BW__)
+  return _mm512_test_epi8_mask(_mm512_loadu_si512(bytes), _mm512_set1_epi8(char(1 << bit)));
+#else
+  uint64_t bits = 0;
+  for (int i = 0; i < 64; i += 8) {
+    uint64_t eight;
+    memcpy(&eight, bytes + i, 8);
+    bits |= (((eight >> bit) & 0x0101010101010101u) * 0x0102040810204080u >> 56) << i;
+  }
+  return bits;
+#endif
+}
 
 // Flushes denormal numbers to zero while it lives: they carry nothing here and cost hundreds of cycles each.
 struct FlushDenormals {

@@ -68,12 +68,16 @@ struct BandState {
   Real *top_table, *bottom_table;
   // [classes][2][stride]: sums of the gradient of a row, plain and times the distance from the centre.
   Real *top_sums, *bottom_sums;
-  Real* nodes;        // [all_classes][width] of the row being prepared; one row of the gradient while folding
+  Real *lane_centre, *lane_step;            // [lanes], see Lanes
+  Real *column_largest, *column_poison;     // [width]
+  Real* nodes;        // [all_classes][width] of the row being prepared; scratch while folding
   Real* label_sums;   // [classes][lanes][4]: labelled pixels: 1, distance, bottom weight, their product
   Real* focal_sums;   // the same for the focal term's targets, times their gradient factors
   uint8_t* labelled;  // [classes]: the class has labels in this strip
   int32_t* strip_labels;  // [rows][label_width]
-  uint8_t* codes;         // [label_width + 8] of one label row
+  uint8_t* codes;         // [label_width, rounded up] of one label row: its region, and whether the next differs
+  uint64_t* bits;         // [4][bits_stride]: the same, a bit per pixel
+  int64_t bits_stride;
   uint32_t* words;        // [regions][rows * lanes + L]: a bit per slot
   int64_t words_stride;
   Real* weights;          // [rows * lanes + L]: bottom weight of each lane's row
@@ -89,38 +93,49 @@ struct BandState {
     bottom_table = scratch.take<Real>(all_classes * 2 * stride);
     top_sums = scratch.take<Real>(classes * 2 * stride);
     bottom_sums = scratch.take<Real>(classes * 2 * stride);
-    nodes = scratch.take<Real>(all_classes * t.width);
+    lane_centre = scratch.take<Real>(lanes);
+    lane_step = scratch.take<Real>(lanes);
+    column_largest = scratch.take<Real>(t.width);
+    column_poison = scratch.take<Real>(t.width);
+    nodes = scratch.take<Real>(all_classes * t.width + 2 * lanes);
     label_sums = scratch.take<Real>(classes * lanes * 4);
     focal_sums = constants.focal_used ? scratch.take<Real>(classes * lanes * 4) : nullptr;
     labelled = scratch.take<uint8_t>(classes);
     strip_labels = scratch.take<int32_t>(t.longest_strip * t.label_width);
-    codes = scratch.take<uint8_t>(t.label_width + 32);
+    codes = scratch.take<uint8_t>(t.label_width + 64);
+    bits_stride = t.label_width / 64 + 2;
+    bits = scratch.take<uint64_t>(4 * bits_stride);
     words_stride = flat;
     words = scratch.take<uint32_t>(REGION_COUNT * flat);
     weights = scratch.take<Real>(flat);
     exact_scratch = scratch.take<V>(all_classes + 3 * classes);
     geometric_scratch = scratch.take<V>(all_classes * 3);
     if (bytes) *bytes = scratch.used;
+    if (!memory) return;
+    for (int j = 0; j < lanes; j++) {
+      lane_centre[j] = Real(t.lanes.centre[j]);
+      lane_step[j] = Real(t.lanes.step[j]);
+    }
   }
 
   // ---- rows of the source ------------------------------------------------------------------------------------
 
   // Table of source row i. Student and teacher are shifted by their largest logit at every source column: bilinear
   // mixing keeps the shifted logits at or below 0 everywhere, and the shift cancels in every term.
-  void prepare_row(int64_t i, Real* table) {
+  CISS_LOOP void prepare_row(int64_t i, Real* table) {
     const double log2e = 1.44269504088896340736;
     shifted_nodes(task.student, i, Real(log2e), nodes, classes);
     if (task.teacher.data)
       shifted_nodes(task.teacher, i, Real(log2e * task.settings.alpha), nodes + classes * task.width,
                     all_classes - classes);
-    const LaneArrays& l = task.lanes;
+    const int32_t *left = task.lanes.left, *right = task.lanes.right;
     for (int64_t c = 0; c < all_classes; c++) {
       const Real* node = nodes + c * task.width;
-      Real *centre = table + c * 2 * stride, *slope = centre + stride;
+      Real *const __restrict centre = table + c * 2 * stride, *const __restrict slope = centre + stride;
       for (int j = 0; j < lanes; j++) {
-        const Real difference = node[l.right[j]] - node[l.left[j]];
-        centre[j] = node[l.left[j]] + Real(l.centre[j]) * difference;
-        slope[j] = Real(l.step[j]) * difference;
+        const Real first = node[left[j]], difference = node[right[j]] - first;
+        centre[j] = first + lane_centre[j] * difference;
+        slope[j] = lane_step[j] * difference;
       }
       for (int j = lanes; j < stride; j++) {
         centre[j] = centre[j - lanes];
@@ -129,38 +144,59 @@ struct BandState {
     }
   }
 
-  void shifted_nodes(const LogitsView& view, int64_t i, Real scale, Real* out, int64_t count) {
+  CISS_LOOP void shifted_nodes(const LogitsView& view, int64_t i, Real scale, Real* out, int64_t count) {
     const int64_t width = task.width;
-    for (int64_t c = 0; c < count; c++)
-      read_logits(out + c * width, view, image * view.batch_stride + c * view.class_stride + i * view.row_stride,
+    Real *const __restrict largest = column_largest, *const __restrict poison = column_poison;
+    for (int64_t c = 0; c < count; c++) {
+      Real* const __restrict row = out + c * width;
+      read_logits(row, view, image * view.batch_stride + c * view.class_stride + i * view.row_stride,
                   view.column_stride, width, scale);
-    Real poison = 0;
-    for (int64_t j = 0; j < width; j++) {
-      Real largest = out[j];
-      for (int64_t c = 1; c < count; c++) largest = out[c * width + j] > largest ? out[c * width + j] : largest;
-      for (int64_t c = 0; c < count; c++) {
-        poison += out[c * width + j] * 0;
-        out[c * width + j] -= largest;
-      }
+      if (c == 0)
+        for (int64_t j = 0; j < width; j++) {
+          largest[j] = row[j];
+          poison[j] = row[j] * 0;
+        }
+      else
+        for (int64_t j = 0; j < width; j++) {
+          largest[j] = row[j] > largest[j] ? row[j] : largest[j];
+          poison[j] += row[j] * 0;
+        }
     }
-    lane_sums.value[SUM_POISON][0] += poison;
+    for (int64_t c = 0; c < count; c++) {
+      Real* const __restrict row = out + c * width;
+      for (int64_t j = 0; j < width; j++) row[j] -= largest[j];
+    }
+    for (int64_t j = 0; j < width; j++) lane_sums.value[SUM_POISON][0] += poison[j];
   }
 
   // Adds the lanes' sums of a source row, folded onto its columns, to one row of the gradient, and clears them.
-  void fold_row(Real* row_sums, Real* out, int64_t class_stride, int64_t column_stride) {
-    const LaneArrays& l = task.lanes;
-    Real* node = nodes;
+  CISS_LOOP void fold_row(Real* row_sums, Real* out, int64_t class_stride, int64_t column_stride) {
+    const int32_t *left = task.lanes.left, *right = task.lanes.right;
+    // Where neighbouring lanes lie between neighbouring columns (most of them, unless lanes are cut or the map
+    // shrinks), whole vectors are added.
+    const int begin = task.lanes.regular_begin, end = task.lanes.regular_end;
+    Real *const __restrict node = nodes, *const __restrict to_left = nodes + task.width,
+                           *const __restrict to_right = to_left + lanes;
     for (int64_t c = 0; c < classes; c++) {
-      Real *plain = row_sums + c * 2 * stride, *moment = plain + stride;
-      for (int j = lanes; j < stride; j++) {
-        plain[j % lanes] += plain[j];
-        moment[j % lanes] += moment[j];
+      Real *const __restrict plain = row_sums + c * 2 * stride, *const __restrict moment = plain + stride;
+      for (int j = lanes, k = 0; j < stride; j++, k = k + 1 < lanes ? k + 1 : 0) {
+        plain[k] += plain[j];
+        moment[k] += moment[j];
+      }
+      for (int j = 0; j < lanes; j++) {
+        to_right[j] = lane_centre[j] * plain[j] + lane_step[j] * moment[j];
+        to_left[j] = plain[j] - to_right[j];
       }
       for (int64_t j = 0; j < task.width; j++) node[j] = 0;
       for (int j = 0; j < lanes; j++) {
-        const Real right = Real(l.centre[j]) * plain[j] + Real(l.step[j]) * moment[j];
-        node[l.left[j]] += plain[j] - right;
-        node[l.right[j]] += right;
+        if (j == begin) {
+          for (int k = begin; k < end; k++) node[left[begin] + k - begin] += to_left[k];
+          for (int k = begin; k < end; k++) node[left[begin] + 1 + k - begin] += to_right[k];
+          j = end - 1;
+          continue;
+        }
+        node[left[j]] += to_left[j];
+        node[right[j]] += to_right[j];
       }
       Real* target = out + c * class_stride;
       for (int64_t j = 0; j < task.width; j++) target[j * column_stride] += node[j];
@@ -169,10 +205,6 @@ struct BandState {
   }
 
   // ---- label rows of a strip ---------------------------------------------------------------------------------
-
-  static uint32_t collect(uint64_t bytes, int bit) {  // bit `bit` of each byte, lowest byte first
-    return uint32_t(((bytes >> bit) & 0x0101010101010101u) * 0x0102040810204080u >> 56);
-  }
 
   void read_strip_labels(const Strip& strip) {
     memset(labelled, 0, size_t(classes));
@@ -183,44 +215,49 @@ struct BandState {
     for (int i = 0; i < L; i++) weights[flat + i] = 0;
   }
 
-  void read_label_row(int64_t y, int64_t r) {
+  CISS_LOOP void read_label_row(int64_t y, int64_t r) {
     const LabelView& view = task.label;
     const int32_t ignore = int32_t(task.settings.ignore_index), width = int32_t(task.label_width);
     const int32_t old_classes = int32_t(task.old_classes), class_count = int32_t(classes);
-    int32_t* label = strip_labels + r * width;
+    int32_t* const __restrict label = strip_labels + r * width;
+    uint8_t* const __restrict code = codes;  // local copies: the compiler must see that nothing overlaps
     read_labels(label, view, image * view.batch_stride + y * view.row_stride, width);
     const int32_t unlabelled_below = old_classes > 0 ? 1 : 0;
     for (int32_t x = 0; x < width; x++) {
       const int32_t v = label[x];
-      const bool ignored = (v == ignore) | (v < 0) | (v >= class_count);
-      const uint32_t region = v < unlabelled_below ? UNLABELLED : v < old_classes ? OLD : NEW;
-      codes[x] = uint8_t(ignored ? uint32_t(IGNORED) : region);
+      const int32_t later = v < old_classes ? int32_t(OLD) : int32_t(NEW), region = v < unlabelled_below ? int32_t(UNLABELLED) : later;
+      code[x] = uint8_t((v == ignore) | (v < 0) | (v >= class_count) ? int32_t(IGNORED) : region);
     }
-    for (int32_t x = 0; x + 1 < width; x++) codes[x] |= uint8_t(label[x] != label[x + 1]) << 4;
+    for (int32_t x = 0; x < width - 1; x++) code[x] = uint8_t(code[x] | (label[x] != label[x + 1] ? 16 : 0));
+    enum { IN_UNLABELLED, IN_OLD, IN_NEW, CHANGES, BITS };  // CHANGES: the next pixel's label differs
+    for (int64_t x = 0; x < width; x += 64) {
+      bits[IN_UNLABELLED * bits_stride + x / 64] = collect_bits(codes + x, 0);
+      bits[IN_OLD * bits_stride + x / 64] = collect_bits(codes + x, 1);
+      bits[IN_NEW * bits_stride + x / 64] = collect_bits(codes + x, 2);
+      bits[CHANGES * bits_stride + x / 64] = collect_bits(codes + x, 4);
+    }
     const Real s = Real(task.bottom_weight[y]);
     const LaneArrays& l = task.lanes;
     for (int j = 0; j < lanes; j++) {
-      const uint8_t* code = codes + l.first_pixel[j];
       const int length = l.length[j], slot = l.first_slot[j];
-      uint32_t in_region[REGION_COUNT] = {}, changes = 0;
-      for (int x = 0; x < length; x += 8) {
-        uint64_t bytes;
-        memcpy(&bytes, code + x, 8);
-        in_region[0] |= collect(bytes, 0) << x;
-        in_region[2] |= collect(bytes, 2) << x;
-        if (task.has_old_labels) in_region[1] |= collect(bytes, 1) << x;
-        changes |= collect(bytes, 4) << x;
-      }
       const uint32_t pixels = (1u << length) - 1;
-      in_region[3] = ~(in_region[0] | in_region[1] | in_region[2]);
-      for (int region = 0; region < REGION_COUNT; region++)
-        words[region * words_stride + r * lanes + j] = (in_region[region] & pixels) << slot;
+      uint32_t in[BITS];
+      for (int i = 0; i < BITS; i++) {
+        uint32_t few;  // 25 bits from the lane's first pixel on; a lane has at most 17 pixels
+        memcpy(&few, reinterpret_cast<const char*>(bits + i * bits_stride) + l.first_pixel[j] / 8, 4);
+        in[i] = few >> (l.first_pixel[j] % 8) & pixels;
+      }
+      uint32_t* word = words + r * lanes + j;
+      word[0] = in[IN_UNLABELLED] << slot;
+      word[words_stride] = in[IN_OLD] << slot;
+      word[2 * words_stride] = in[IN_NEW] << slot;
+      word[3 * words_stride] = (pixels & ~(in[IN_UNLABELLED] | in[IN_OLD] | in[IN_NEW])) << slot;
       weights[r * lanes + j] = s;
-      uint32_t with_label = (in_region[1] | in_region[2]) & pixels;
+      uint32_t with_label = in[IN_OLD] | in[IN_NEW];
       if (!with_label) continue;
       const int32_t* lane_label = label + l.first_pixel[j];
       const int distance = slot - task.lanes.run;
-      if (!(changes & (pixels >> 1))) {
+      if (!(in[CHANGES] & (pixels >> 1))) {  // one label all along
         const Real moment = Real(length * distance + length * (length - 1) / 2);
         add_label(lane_label[0], j, Real(length), moment, s);
       } else {
@@ -246,7 +283,7 @@ struct BandState {
   }
 
   // The labels' own part of loss and gradient, -z_y: linear in the logits, so it needs no pixels, only their sums.
-  void finish_labels(double sums[SUM_COUNT]) {
+  CISS_LOOP void finish_labels(double sums[SUM_COUNT]) {
     for (int64_t c = 0; c < classes; c++) {
       if (!labelled[c]) continue;
       const bool old = c < task.old_classes;
@@ -325,7 +362,7 @@ struct BandState {
   }
 
   // Every slot of a vector of lanes, pixel by pixel.
-  void exact_lanes(const LaneVector& v) {
+  CISS_LOOP void exact_lanes(const LaneVector& v) {
     V *z = exact_scratch, *gradient = z + all_classes, *plain = gradient + classes, *moment = plain + classes;
     for (int64_t c = 0; c < classes; c++) plain[c] = moment[c] = splat(Real(0));
     for (int slot = 0; slot < slots; slot++) {

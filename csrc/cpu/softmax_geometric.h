@@ -34,7 +34,7 @@ struct GeometricLanes {
       : state(s), v(lane_vector), starts(s.geometric_scratch) {}
 
   // First value and ratios of the sequences of classes [first, last).
-  void start_sequences(int64_t first, int64_t last) {
+  CISS_LOOP void start_sequences(int64_t first, int64_t last) {
     for (int64_t c = first; c < last; c++) {
       Float centre, slope;
       state.interpolate(v, c, centre, slope);
@@ -42,15 +42,15 @@ struct GeometricLanes {
       const FloatMask tame = (centre > LOWEST_CENTRE) & (growth <= LARGEST_GROWTH);
       const FloatMask negligible = centre + growth < DROPPED_BELOW;
       unsafe |= ~tame & ~negligible;
-      const Float ratio = exp2<float>(keep(tame, slope));
-      starts[3 * c] = keep(tame, exp2<float>(centre));
+      const Float ratio = exp2_in_range<float>(keep(tame, slope));
+      starts[3 * c] = keep(tame, exp2_in_range<float>(centre));
       starts[3 * c + 1] = ratio;
       starts[3 * c + 2] = reciprocal(ratio);
     }
   }
 
   // Adds the sequences of classes [first, last) to sums[SLOTS].
-  void add_sequences(int64_t first, int64_t last, Float* sums) const {
+  CISS_LOOP void add_sequences(int64_t first, int64_t last, Float* sums) const {
     Float forwards[RUN + 1], backwards[RUN + 1];
     for (int k = 0; k <= RUN; k++) {
       forwards[k] = sums[RUN + k];
@@ -109,13 +109,13 @@ struct GeometricLanes {
     Float unlabelled[SLOTS], rest[SLOTS];
   };
 
-  bool run();
+  CISS_LOOP bool run();
   void pseudo_labels(FloatMask* best) const;
   void focal_terms_of_targets(const FloatMask* pseudo_label, const Float* sum_old, const Float* sum_new,
                               const FloatMask words[REGION_COUNT], Float* weight_all);
   void teacher_part(const TeacherWeights& w, bool unlabelled_pixels, bool other_pixels);
   template <bool UNLABELLED_PIXELS, bool OTHER_PIXELS>
-  void teacher_gradient(int64_t first, int64_t last, const TeacherWeights& w, float to_unlabelled, float to_rest,
+  CISS_LOOP void teacher_gradient(int64_t first, int64_t last, const TeacherWeights& w, float to_unlabelled, float to_rest,
                         int sum_unlabelled, int sum_rest);
 };
 

@@ -100,7 +100,7 @@ static void full_resolution(const SoftmaxTask& task, const PixelRange& range, bo
 }
 
 static void count_regions(const SoftmaxTask& task, int64_t image, int64_t first_row, int64_t rows,
-                          RegionCounts& counts) {
+                          uint8_t* compact, RegionCounts& counts) {
   constexpr int64_t CHUNK = 512;
   int32_t label[CHUNK];
   const int32_t ignore = int32_t(task.settings.ignore_index), classes = int32_t(task.classes);
@@ -118,6 +118,13 @@ static void count_regions(const SoftmaxTask& task, int64_t image, int64_t first_
         unlabelled += in_range & (v < unlabelled_below);
         old += in_range & (v >= unlabelled_below) & (v < old_classes);
         fresh += in_range & (v >= unlabelled_below) & (v >= old_classes);
+      }
+      if (compact) {
+        uint8_t* const __restrict out = compact + (image * task.label_height + y) * task.label_width + x;
+        for (int64_t i = 0; i < count; i++) {
+          const int32_t v = label[i];
+          out[i] = uint8_t((v != ignore) & (v >= 0) & (v < classes) ? v : COMPACT_IGNORE);
+        }
       }
       const int64_t invalid = count - unlabelled - old - fresh - ignored;
       if (invalid && !counts.invalid) {

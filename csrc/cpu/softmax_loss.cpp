@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "dispatch.h"
@@ -14,7 +15,8 @@ namespace {
 constexpr int64_t ITEMS_WANTED = 64;      // work items per call: enough to share out, few enough to stay cheap
 constexpr int64_t PIXELS_PER_RANGE = 8192;
 
-RegionCounts count_all(const SoftmaxTask& task, int threads, int64_t& first_invalid_image) {
+// `compact`: see SoftmaxKernels::count_regions; may be null.
+RegionCounts count_all(const SoftmaxTask& task, int threads, uint8_t* compact, int64_t& first_invalid_image) {
   const SoftmaxKernels& kernels = *instruction_set().softmax;
   const int64_t rows_per_item = std::max<int64_t>(1, task.batch * task.label_height / ITEMS_WANTED);
   const int64_t per_image = (task.label_height + rows_per_item - 1) / rows_per_item;
@@ -22,7 +24,7 @@ RegionCounts count_all(const SoftmaxTask& task, int threads, int64_t& first_inva
   parallel_for(task.batch * per_image, threads, [&](int64_t item) {
     const int64_t first_row = item % per_image * rows_per_item;
     const int64_t rows = std::min(rows_per_item, task.label_height - first_row);
-    kernels.count_regions(task, item / per_image, first_row, rows, counts[size_t(item)]);
+    kernels.count_regions(task, item / per_image, first_row, rows, compact, counts[size_t(item)]);
   });
   RegionCounts sum;
   for (size_t i = 0; i < counts.size(); i++) {
@@ -72,7 +74,7 @@ std::vector<ItemSums> run_bands(SoftmaxTask& task, bool align_corners, int threa
   for (int64_t y = 0; y < task.label_height; y++) bottom_weights.push_back(bottom_weight(vertical, y));
   task.lanes = {lanes.count(),       lanes.run,         lanes.first_pixel.data(), lanes.first_slot.data(),
                 lanes.length.data(), lanes.left.data(), lanes.right.data(),       lanes.centre.data(),
-                lanes.step.data()};
+                lanes.step.data(),   lanes.regular_begin, lanes.regular_end};
   task.bottom_weight = bottom_weights.data();
   for (const Strip& s : strips) task.longest_strip = std::max(task.longest_strip, s.rows);
 
@@ -129,7 +131,11 @@ SoftmaxResult softmax_loss(SoftmaxTask task, bool align_corners, bool double_pre
                            int threads) {
   SoftmaxResult result;
   int64_t invalid_image = 0;
-  const RegionCounts counts = count_all(task, threads, invalid_image);
+  // Labels are read twice. The second time from bytes: int64 labels are most of what this function reads.
+  std::unique_ptr<uint8_t[]> compact;
+  if (task.label.type != LabelType::uint8 && task.classes <= COMPACT_IGNORE)
+    compact.reset(new uint8_t[size_t(task.batch * task.label_height * task.label_width)]);
+  const RegionCounts counts = count_all(task, threads, compact.get(), invalid_image);
   std::copy(counts.pixels, counts.pixels + REGION_COUNT, result.pixels);
   if (counts.invalid && check_labels) {
     result.invalid_labels = counts.invalid;
@@ -142,6 +148,10 @@ SoftmaxResult softmax_loss(SoftmaxTask task, bool align_corners, bool double_pre
   term_divisors(task.settings, counts.pixels, divisor);
   task.coefficients = coefficients(task.settings, divisor, task.old_classes);
   task.has_old_labels = counts.pixels[1] > 0;
+  if (compact) {
+    task.label = {compact.get(), LabelType::uint8, task.label_height * task.label_width, task.label_width, 1};
+    task.settings.ignore_index = COMPACT_IGNORE;
+  }
 
   std::vector<ItemSums> item_sums;
   if (task.batch * task.label_height * task.label_width > 0) {

@@ -16,6 +16,7 @@ struct LaneArrays {  // Lanes as plain arrays: kernels must not use the standard
   int count = 0, run = 0;
   const int32_t *first_pixel = nullptr, *first_slot = nullptr, *length = nullptr, *left = nullptr, *right = nullptr;
   const double *centre = nullptr, *step = nullptr;
+  int regular_begin = 0, regular_end = 0;  // see Lanes::find_regular
 };
 
 struct SoftmaxTask {
@@ -51,10 +52,15 @@ struct RegionCounts {
   int64_t first_invalid = 0;  // the first of them: its pixel in the image, numbered along rows
 };
 
+constexpr int32_t COMPACT_IGNORE = 255;
+
 struct SoftmaxKernels {
   // Bytes of scratch memory one thread needs.
   size_t (*workspace_bytes)(const SoftmaxTask&, bool double_precision);
-  void (*count_regions)(const SoftmaxTask&, int64_t image, int64_t first_row, int64_t rows, RegionCounts&);
+  // Counts label rows; with `compact` [batch, label_height, label_width] also writes their classes there as bytes,
+  // COMPACT_IGNORE where ignored or invalid.
+  void (*count_regions)(const SoftmaxTask&, int64_t image, int64_t first_row, int64_t rows, uint8_t* compact,
+                        RegionCounts&);
   void (*band)(const SoftmaxTask&, const SoftmaxBand&, bool double_precision, void* workspace, double sums[SUM_COUNT]);
   void (*full_resolution)(const SoftmaxTask&, const PixelRange&, bool double_precision, void* workspace,
                           double sums[SUM_COUNT]);
