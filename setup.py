@@ -8,6 +8,7 @@ Environment variables:
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +27,15 @@ class CMakeBuild(build_ext):
         import pybind11
 
         # A folder of our own, not build_temp: setuptools throws that away in editable installs, and with it
-        # the objects that need no recompiling.
+        # the objects that need no recompiling. What CMake remembers does go: under build isolation its tools
+        # lie elsewhere every time (cmake --fresh would delete the objects as well).
         build = ROOT / "build" / f"cmake-{self.plat_name}-{sys.implementation.cache_tag}"
+        (build / "CMakeCache.txt").unlink(missing_ok=True)
+        for remembered in build.glob("CMakeFiles/[0-9]*"):
+            shutil.rmtree(remembered)
         output = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         configure = [
-            "cmake", "--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
+            "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
             "-DCMAKE_BUILD_TYPE=Release",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",

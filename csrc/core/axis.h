@@ -73,8 +73,11 @@ struct Lanes {
   }
 };
 
-// Lanes for an axis; `runs` lists the supported half-widths in increasing order.
-inline Lanes make_lanes(const Axis& axis, const std::vector<int>& runs) {
+// Half-widths a lane may have, in increasing order.
+constexpr int LANE_RUNS[] = {0, 1, 2, 3, 4, 6, 8};
+constexpr int LONGEST_RUN = 8;
+
+inline Lanes make_lanes(const Axis& axis) {
   struct Segment {
     int32_t first, length;
     SourcePosition position;
@@ -89,14 +92,14 @@ inline Lanes make_lanes(const Axis& axis, const std::vector<int>& runs) {
       segments.push_back({int32_t(x), 1, p});
   }
   int32_t longest = 1;
-  const int32_t limit = 2 * runs.back() + 1;
+  const int32_t limit = 2 * LONGEST_RUN + 1;
   for (const Segment& s : segments) {
     const int32_t pieces = (s.length + limit - 1) / limit;
     longest = std::max(longest, (s.length + pieces - 1) / pieces);
   }
   Lanes lanes;
-  lanes.run = runs.back();
-  for (int run : runs)
+  lanes.run = LONGEST_RUN;
+  for (int run : LANE_RUNS)
     if (2 * run + 1 >= longest) {
       lanes.run = run;
       break;

@@ -1,32 +1,12 @@
-// Working state of one band: row tables, accumulators and label rows.
-//
-// The horizontal part of the enlargement is done once per source row: for every class and lane, the logit at the
-// lane's centre and its slope per pixel. Label rows between two source rows mix the two tables with the row's weight.
-// The gradient goes the same way back: per source row, class and lane the sum of the pixels' gradients and the sum
-// weighted by the distance from the centre; folding these onto the source columns is the adjoint of the table.
-//
-// The lanes of all label rows of a strip are numbered consecutively and processed a vector at a time, whatever the
-// number of lanes in a row. Tables and accumulators are therefore periodic: `stride` holds one row's lanes and then
-// the first lanes again, so that a vector starting anywhere in the row can be read and written in one piece.
+// Working state of one band: tables of the two source rows around a strip (see lane_table.h), accumulators of their
+// gradients, label rows.
 #pragma once
 
-#include "conversion.h"
+#include "lane_table.h"
 #include "softmax_exact.h"
 
 namespace ciss {
 namespace CISS_ISA {
-
-// Hands out pieces of a thread's scratch memory, aligned to a cache line; with no memory it only measures.
-struct Scratch {
-  char* base;
-  size_t used = 0;
-  template <class T>
-  T* take(int64_t count) {
-    T* piece = reinterpret_cast<T*>(base + used);
-    used += (size_t(count) * sizeof(T) + 63) / 64 * 64;
-    return piece;
-  }
-};
 
 // Sums of logarithms over a strip, one per term that has one (CCE: over S and over S_old).
 template <class Real>
@@ -54,21 +34,23 @@ struct StripLogs {
 template <class Real>
 struct BandState {
   typedef VectorOf<Real> V;
+  typedef typename LaneTable<Real>::LaneVector LaneVector;
   static constexpr int L = Simd<Real>::lanes;
 
   const SoftmaxTask& task;
   const Constants<Real> constants;
+  Scratch scratch;
+  const LaneTable<Real> lane_table;
   LaneSums<Real> lane_sums;
   StripLogs<Real> logs;
   int64_t image = 0;
   int64_t classes, all_classes;  // the student's; student's and teacher's
-  int lanes, stride, slots;
+  const int lanes, stride, slots;
 
   // [all_classes][2][stride]: centre and slope; student's classes first.
   Real *top_table, *bottom_table;
   // [classes][2][stride]: sums of the gradient of a row, plain and times the distance from the centre.
   Real *top_sums, *bottom_sums;
-  Real *lane_centre, *lane_step;            // [lanes], see Lanes
   Real *column_largest, *column_poison;     // [width]
   Real* nodes;        // [all_classes][width] of the row being prepared; scratch while folding
   Real* label_sums;   // [classes][lanes][4]: labelled pixels: 1, distance, bottom weight, their product
@@ -85,19 +67,17 @@ struct BandState {
   V* geometric_scratch;   // [all_classes][3]
 
   BandState(const SoftmaxTask& t, char* memory, size_t* bytes = nullptr)
-      : task(t), constants(t), classes(t.classes), all_classes(t.classes + t.teacher_classes()),
-        lanes(t.lanes.count), stride((t.lanes.count + 2 * L - 1) / L * L), slots(2 * t.lanes.run + 1) {
-    Scratch scratch{memory};
+      : task(t), constants(t), scratch{memory}, lane_table(t.lanes, scratch), classes(t.classes),
+        all_classes(t.classes + t.teacher_classes()), lanes(lane_table.lanes), stride(lane_table.stride),
+        slots(lane_table.slots()) {
     const int64_t flat = t.longest_strip * lanes + L;
     top_table = scratch.take<Real>(all_classes * 2 * stride);
     bottom_table = scratch.take<Real>(all_classes * 2 * stride);
     top_sums = scratch.take<Real>(classes * 2 * stride);
     bottom_sums = scratch.take<Real>(classes * 2 * stride);
-    lane_centre = scratch.take<Real>(lanes);
-    lane_step = scratch.take<Real>(lanes);
     column_largest = scratch.take<Real>(t.width);
     column_poison = scratch.take<Real>(t.width);
-    nodes = scratch.take<Real>(all_classes * t.width + 2 * lanes);
+    nodes = scratch.take<Real>(all_classes * t.width);
     label_sums = scratch.take<Real>(classes * lanes * 4);
     focal_sums = constants.focal_used ? scratch.take<Real>(classes * lanes * 4) : nullptr;
     labelled = scratch.take<uint8_t>(classes);
@@ -111,11 +91,6 @@ struct BandState {
     exact_scratch = scratch.take<V>(all_classes + 3 * classes);
     geometric_scratch = scratch.take<V>(all_classes * 3);
     if (bytes) *bytes = scratch.used;
-    if (!memory) return;
-    for (int j = 0; j < lanes; j++) {
-      lane_centre[j] = Real(t.lanes.centre[j]);
-      lane_step[j] = Real(t.lanes.step[j]);
-    }
   }
 
   // ---- rows of the source ------------------------------------------------------------------------------------
@@ -128,20 +103,7 @@ struct BandState {
     if (task.teacher.data)
       shifted_nodes(task.teacher, i, Real(log2e * task.settings.alpha), nodes + classes * task.width,
                     all_classes - classes);
-    const int32_t *left = task.lanes.left, *right = task.lanes.right;
-    for (int64_t c = 0; c < all_classes; c++) {
-      const Real* node = nodes + c * task.width;
-      Real *const __restrict centre = table + c * 2 * stride, *const __restrict slope = centre + stride;
-      for (int j = 0; j < lanes; j++) {
-        const Real first = node[left[j]], difference = node[right[j]] - first;
-        centre[j] = first + lane_centre[j] * difference;
-        slope[j] = lane_step[j] * difference;
-      }
-      for (int j = lanes; j < stride; j++) {
-        centre[j] = centre[j - lanes];
-        slope[j] = slope[j - lanes];
-      }
-    }
+    for (int64_t c = 0; c < all_classes; c++) lane_table.expand(nodes + c * task.width, table + c * 2 * stride);
   }
 
   CISS_LOOP void shifted_nodes(const LogitsView& view, int64_t i, Real scale, Real* out, int64_t count) {
@@ -171,35 +133,11 @@ struct BandState {
 
   // Adds the lanes' sums of a source row, folded onto its columns, to one row of the gradient, and clears them.
   CISS_LOOP void fold_row(Real* row_sums, Real* out, int64_t class_stride, int64_t column_stride) {
-    const int32_t *left = task.lanes.left, *right = task.lanes.right;
-    // Where neighbouring lanes lie between neighbouring columns (most of them, unless lanes are cut or the map
-    // shrinks), whole vectors are added.
-    const int begin = task.lanes.regular_begin, end = task.lanes.regular_end;
-    Real *const __restrict node = nodes, *const __restrict to_left = nodes + task.width,
-                           *const __restrict to_right = to_left + lanes;
     for (int64_t c = 0; c < classes; c++) {
-      Real *const __restrict plain = row_sums + c * 2 * stride, *const __restrict moment = plain + stride;
-      for (int j = lanes, k = 0; j < stride; j++, k = k + 1 < lanes ? k + 1 : 0) {
-        plain[k] += plain[j];
-        moment[k] += moment[j];
-      }
-      for (int j = 0; j < lanes; j++) {
-        to_right[j] = lane_centre[j] * plain[j] + lane_step[j] * moment[j];
-        to_left[j] = plain[j] - to_right[j];
-      }
-      for (int64_t j = 0; j < task.width; j++) node[j] = 0;
-      for (int j = 0; j < lanes; j++) {
-        if (j == begin) {
-          for (int k = begin; k < end; k++) node[left[begin] + k - begin] += to_left[k];
-          for (int k = begin; k < end; k++) node[left[begin] + 1 + k - begin] += to_right[k];
-          j = end - 1;
-          continue;
-        }
-        node[left[j]] += to_left[j];
-        node[right[j]] += to_right[j];
-      }
+      for (int64_t j = 0; j < task.width; j++) nodes[j] = 0;
+      lane_table.fold(row_sums + c * 2 * stride, nodes);
       Real* target = out + c * class_stride;
-      for (int64_t j = 0; j < task.width; j++) target[j * column_stride] += node[j];
+      for (int64_t j = 0; j < task.width; j++) target[j * column_stride] += nodes[j];
     }
     memset(row_sums, 0, size_t(classes) * 2 * stride * sizeof(Real));
   }
@@ -313,18 +251,9 @@ struct BandState {
 
   // ---- vectors of lanes --------------------------------------------------------------------------------------
 
-  struct LaneVector {
-    int64_t flat;    // number of its first lane within the strip
-    int offset;      // the same within the row
-    V bottom;        // weight of the bottom source row
-  };
-
   // Centre and slope of class c (the teacher's follow the student's) for a vector of lanes.
   __attribute__((always_inline)) void interpolate(const LaneVector& v, int64_t c, V& centre, V& slope) const {
-    const Real *top = top_table + c * 2 * stride + v.offset, *bottom = bottom_table + c * 2 * stride + v.offset;
-    const V upper = load(top), upper_slope = load(top + stride);
-    centre = upper + v.bottom * (load(bottom) - upper);
-    slope = upper_slope + v.bottom * (load(bottom + stride) - upper_slope);
+    lane_table.interpolate(v, top_table + c * 2 * stride, bottom_table + c * 2 * stride, centre, slope);
   }
 
   __attribute__((always_inline)) void accumulate(const LaneVector& v, int64_t c, V plain, V moment) {
@@ -343,11 +272,8 @@ struct BandState {
     return m;
   }
 
-  // Pixel (row of the strip, column) behind a lane and slot.
   int64_t pixel_of(const LaneVector& v, int i, int slot) const {
-    const int64_t r = (v.flat + i) / lanes;
-    const int lane = int((v.flat + i) % lanes);
-    return r * task.label_width + task.lanes.first_pixel[lane] + slot - task.lanes.first_slot[lane];
+    return lane_table.pixel_of(v, i, slot, task.label_width);
   }
 
   // A target of the focal term: -factor on class `c` at the pixel of lane i and slot.

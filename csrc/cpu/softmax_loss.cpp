@@ -68,13 +68,11 @@ std::vector<ItemSums> run_bands(SoftmaxTask& task, bool align_corners, int threa
   const bool double_precision = sizeof(Real) == 8;
   const Axis vertical{task.height, task.label_height, align_corners};
   const Axis horizontal{task.width, task.label_width, align_corners};
-  const Lanes lanes = make_lanes(horizontal, std::vector<int>(std::begin(LANE_RUNS), std::end(LANE_RUNS)));
+  const Lanes lanes = make_lanes(horizontal);
   const std::vector<Strip> strips = make_strips(vertical);
   std::vector<double> bottom_weights;
   for (int64_t y = 0; y < task.label_height; y++) bottom_weights.push_back(bottom_weight(vertical, y));
-  task.lanes = {lanes.count(),       lanes.run,         lanes.first_pixel.data(), lanes.first_slot.data(),
-                lanes.length.data(), lanes.left.data(), lanes.right.data(),       lanes.centre.data(),
-                lanes.step.data(),   lanes.regular_begin, lanes.regular_end};
+  task.lanes = LaneArrays(lanes);
   task.bottom_weight = bottom_weights.data();
   for (const Strip& s : strips) task.longest_strip = std::max(task.longest_strip, s.rows);
 

@@ -9,15 +9,9 @@
 #include "../core/axis.h"
 #include "../core/softmax_terms.h"
 #include "elements.h"
+#include "lane_arrays.h"
 
 namespace ciss {
-
-struct LaneArrays {  // Lanes as plain arrays: kernels must not use the standard library (see simd.h)
-  int count = 0, run = 0;
-  const int32_t *first_pixel = nullptr, *first_slot = nullptr, *length = nullptr, *left = nullptr, *right = nullptr;
-  const double *centre = nullptr, *step = nullptr;
-  int regular_begin = 0, regular_end = 0;  // see Lanes::find_regular
-};
 
 struct SoftmaxTask {
   int64_t batch = 0, classes = 0, old_classes = 0, height = 0, width = 0, label_height = 0, label_width = 0;
@@ -65,8 +59,5 @@ struct SoftmaxKernels {
   void (*full_resolution)(const SoftmaxTask&, const PixelRange&, bool double_precision, void* workspace,
                           double sums[SUM_COUNT]);
 };
-
-// Supported half-widths of a lane, in increasing order (see make_lanes).
-constexpr int LANE_RUNS[] = {0, 1, 2, 3, 4, 6, 8};
 
 }  // namespace ciss
