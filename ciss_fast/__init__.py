@@ -1,6 +1,7 @@
 """Class-incremental semantic segmentation: fused losses, a trainer for the whole protocol, benchmarks."""
 
+from .ops.label_map import confusion, predict
 from .ops.softmax_loss import softmax_loss
 
 __version__ = "0.1.0"
-__all__ = ["softmax_loss", "__version__"]
+__all__ = ["confusion", "predict", "softmax_loss", "__version__"]

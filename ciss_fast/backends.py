@@ -5,6 +5,8 @@ Ops register themselves when they are imported; ``python -m ciss_fast.info`` pri
 
 from __future__ import annotations
 
+import torch
+
 _ops: dict[str, dict[str, str | None]] = {}
 
 
@@ -35,3 +37,17 @@ def require(op: str, backend: str) -> None:
         raise ValueError(f"{op}: backend must be one of {', '.join(reasons)}, got {backend!r}")
     if reasons[backend] is not None:
         raise RuntimeError(f"{op}: backend {backend!r} cannot run here: {reasons[backend]}")
+
+
+def choose(op: str, backend: str | None, device: torch.device) -> str:
+    """The backend to run ``op`` with on ``device``: the one asked for, else the compiled one, else the reference.
+
+    Raises what `require` raises, and RuntimeError where the tensors are not on the backend's device.
+    """
+    if backend is None:
+        compiled = device.type in _ops[op] and _ops[op][device.type] is None
+        return device.type if compiled else "reference"
+    require(op, backend)
+    if backend not in ("reference", device.type):
+        raise RuntimeError(f"{op}: backend {backend!r} needs tensors on {backend}, got {device}")
+    return backend

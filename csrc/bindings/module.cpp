@@ -13,12 +13,14 @@
 #endif
 
 namespace ciss {
+void bind_label_map(pybind11::module_& module);
 void bind_softmax_loss(pybind11::module_& module);
 }
 
 #include "cpu/dispatch.h"
 
 namespace ciss {
+void bind_label_map(pybind11::module_& module);
 void bind_softmax_loss(pybind11::module_& module);
 }
 
@@ -54,6 +56,8 @@ PYBIND11_MODULE(_native, module) {
     module.def("instruction_set", [] { return ciss::instruction_set().name; });
     module.def("openmp_threads", &openmp_threads);
     module.def("instruction_set", [] { return ciss::instruction_set().name; });
+    ciss::bind_label_map(module);
     ciss::bind_softmax_loss(module);
+    ciss::bind_label_map(module);
     ciss::bind_softmax_loss(module);
 }

@@ -6,16 +6,12 @@
 
 #include <vector>
 
+#include "tensor_arguments.h"
+
 namespace py = pybind11;
 
 namespace ciss {
 namespace {
-
-using Strides = std::vector<int64_t>;
-
-LogitsView logits_view(uintptr_t address, int type, const Strides& s) {
-  return {reinterpret_cast<const void*>(address), FloatType(type), s[0], s[1], s[2], s[3]};
-}
 
 py::dict softmax_loss_of_tensors(uintptr_t student, int student_type, const Strides& student_strides,
                                  uintptr_t teacher, int teacher_type, const Strides& teacher_strides,
@@ -34,8 +30,7 @@ py::dict softmax_loss_of_tensors(uintptr_t student, int student_type, const Stri
   task.label_width = sizes[6];
   task.student = logits_view(student, student_type, student_strides);
   if (teacher) task.teacher = logits_view(teacher, teacher_type, teacher_strides);
-  task.label = {reinterpret_cast<const void*>(label), LabelType(label_type), label_strides[0], label_strides[1],
-                label_strides[2]};
+  task.label = label_view(label, label_type, label_strides);
   if (gradient)
     task.gradient = {reinterpret_cast<void*>(gradient), gradient_strides[0], gradient_strides[1], gradient_strides[2],
                      gradient_strides[3]};

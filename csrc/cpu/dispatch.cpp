@@ -9,15 +9,18 @@ namespace ciss {
 
 namespace baseline {
 extern const SoftmaxKernels softmax_kernels;
+extern const LabelMapKernels label_map_kernels;
 }
 #ifdef CISS_HAVE_AVX2
 namespace avx2 {
 extern const SoftmaxKernels softmax_kernels;
+extern const LabelMapKernels label_map_kernels;
 }
 #endif
 #ifdef CISS_HAVE_AVX512
 namespace avx512 {
 extern const SoftmaxKernels softmax_kernels;
+extern const LabelMapKernels label_map_kernels;
 }
 #endif
 
@@ -31,14 +34,14 @@ struct Candidate {
 InstructionSet choose() {
   const Candidate widest_first[] = {
 #ifdef CISS_HAVE_AVX512
-      {{"avx512", &avx512::softmax_kernels},
+      {{"avx512", &avx512::softmax_kernels, &avx512::label_map_kernels},
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")},
 #endif
 #ifdef CISS_HAVE_AVX2
-      {{"avx2", &avx2::softmax_kernels}, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {{"avx2", &avx2::softmax_kernels, &avx2::label_map_kernels}, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
 #endif
-      {{"baseline", &baseline::softmax_kernels}, true},
+      {{"baseline", &baseline::softmax_kernels, &baseline::label_map_kernels}, true},
   };
   const char* wanted = std::getenv("CISS_FAST_ISA");
   for (const Candidate& candidate : widest_first) {

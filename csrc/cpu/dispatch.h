@@ -1,6 +1,7 @@
 // Which instruction set's kernels run on this processor.
 #pragma once
 
+#include "label_map_task.h"
 #include "softmax_task.h"
 
 namespace ciss {
@@ -8,6 +9,7 @@ namespace ciss {
 struct InstructionSet {
   const char* name;
   const SoftmaxKernels* softmax;
+  const LabelMapKernels* label_map;
 };
 
 // The widest one that is compiled in and that this processor runs. The environment variable CISS_FAST_ISA

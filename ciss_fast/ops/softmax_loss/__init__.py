@@ -6,15 +6,9 @@ import torch
 from torch import Tensor
 
 from ... import backends, native
-from .options import (
-    NEEDS_TEACHER,
-    TERMS,
-    SoftmaxLossOptions,
-    check_label_values,
-    check_options,
-    check_tensors,
-)
+from ..tensors import check_label_values
 from .operator import AVERAGE_CODES, KD_REGION_BITS
+from .options import NEEDS_TEACHER, TERMS, SoftmaxLossOptions, check_options, check_tensors
 from .reference import softmax_loss_reference
 
 __all__ = ["softmax_loss"]
@@ -115,12 +109,7 @@ def softmax_loss(
     )
     check_tensors(student, teacher, label, old_classes)
     check_options(options, teacher is not None)
-    if backend is None:
-        backend = "cpu" if student.device.type == "cpu" and native.library is not None else "reference"
-    else:
-        backends.require("softmax_loss", backend)
-        if backend == "cpu" and student.device.type != "cpu":
-            raise RuntimeError(f"backend 'cpu': expected tensors on the CPU, got {student.device}")
+    backend = backends.choose("softmax_loss", backend, student.device)
     if backend == "reference":
         if check_labels and not torch.compiler.is_compiling():
             check_label_values(label, student.shape[1], ignore_index)

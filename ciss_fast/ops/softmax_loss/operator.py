@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ... import native
-from .options import AVERAGES, FLOAT_TYPES, LABEL_TYPES, TERMS, check_tensors, label_error
+from ..tensors import FLOAT_TYPES, LABEL_TYPES, label_error
+from .options import AVERAGES, TERMS, check_tensors
 
 # Region bits of csrc/core/softmax_terms.h.
 _UNLABELLED, _OLD, _NEW, _IGNORED = 1, 2, 4, 8

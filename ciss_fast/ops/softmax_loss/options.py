@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
+
+from ..tensors import FLOAT_TYPES, LABEL_TYPES
 
 TERMS = ("ce", "cce", "kd", "ckd", "ali", "focal")
 AVERAGES = ("all", "valid", "region")
 KD_REGIONS = ("not_unlabelled", "all", "unlabelled")
 NEEDS_TEACHER = ("kd", "ckd", "ali")
-FLOAT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-LABEL_TYPES = (torch.uint8, torch.int32, torch.int64)
 
 # How the papers' code averages: CE and focal over all pixels, CCE over those not ignored, ALI and KD over the
 # pixels they apply to, CKD over all.
@@ -100,16 +99,3 @@ def check_tensors(student: Tensor, teacher: Tensor | None, label: Tensor, old_cl
         raise ValueError(f"teacher: expected device {student.device} like the student, got {teacher.device}")
     if old_classes < 1:
         raise ValueError("teacher: expected at least one channel, got 0")
-
-
-def check_label_values(label: Tensor, classes: int, ignore_index: int) -> None:
-    """Raise ValueError naming the first label that is neither a class nor ``ignore_index`` (reads the data)."""
-    wrong = ((label < 0) | (label >= classes)) & (label != ignore_index)
-    if wrong.any():
-        value = int(label[wrong][0])
-        raise ValueError(label_error(value, classes, ignore_index))
-
-
-def label_error(value: int, classes: int, ignore_index: int) -> str:
-    """The one-line message for a label value that is no class."""
-    return f"label: expected channel ids 0 to {classes - 1} or ignore_index {ignore_index}, found {value}"

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..tensors import enlarge
 from .options import SoftmaxLossOptions
 
 
@@ -36,14 +36,6 @@ class Regions:
         unlabelled = (label == 0) & ~ignored
         new = (label >= old_classes) & ~ignored
         return cls(unlabelled, ~(unlabelled | new | ignored), new, ignored)
-
-
-def enlarge(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Logits [B, C, h, w] at ``size`` = (H, W), bilinearly, in float32 at least."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    if tuple(logits.shape[-2:]) == tuple(size):
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
 
 
 def softmax_loss_reference(

@@ -1,0 +1,80 @@
+"""``ciss_fast::predict`` and ``ciss_fast::confusion`` as PyTorch operators: schema, CPU and fake kernels, autocast."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ... import native
+from ..tensors import FLOAT_TYPES, LABEL_TYPES, label_error
+from .reference import label_dtype
+
+library = torch.library.Library("ciss_fast", "FRAGMENT")
+library.define("predict(Tensor logits, int height, int width, bool sigmoid, bool align_corners) -> Tensor")
+library.define(
+    "confusion(Tensor logits, Tensor label, int num_classes, bool sigmoid, bool align_corners, int ignore_index) "
+    "-> Tensor"
+)
+
+
+def _logits_arguments(logits: Tensor, height: int, width: int, sigmoid: bool, align_corners: bool) -> dict:
+    if native.library is None:
+        raise RuntimeError(f"this operator needs the native library: {native.unavailable_reason}")
+    return {
+        "logits": logits.data_ptr(),
+        "logits_type": FLOAT_TYPES.index(logits.dtype),
+        "logits_strides": logits.stride(),
+        "sizes": (*logits.shape, height, width),
+        "background_is_zero": sigmoid,
+        "align_corners": align_corners,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _predict_cpu(logits: Tensor, height: int, width: int, sigmoid: bool, align_corners: bool) -> Tensor:
+    labels = logits.new_empty((logits.shape[0], height, width), dtype=label_dtype(logits.shape[1]))
+    native.library.predict(
+        **_logits_arguments(logits, height, width, sigmoid, align_corners),
+        labels=labels.data_ptr(),
+        label_type=LABEL_TYPES.index(labels.dtype),
+    )
+    return labels
+
+
+def _confusion_cpu(
+    logits: Tensor, label: Tensor, num_classes: int, sigmoid: bool, align_corners: bool, ignore_index: int
+) -> Tensor:
+    counts = logits.new_zeros((num_classes, num_classes), dtype=torch.int64)
+    result = native.library.confusion(
+        **_logits_arguments(logits, label.shape[1], label.shape[2], sigmoid, align_corners),
+        label=label.data_ptr(),
+        label_type=LABEL_TYPES.index(label.dtype),
+        label_strides=label.stride(),
+        ignore_index=ignore_index,
+        num_classes=num_classes,
+        counts=counts.data_ptr(),
+    )
+    if result["invalid_labels"]:
+        raise ValueError(label_error(int(label[result["first_invalid"]]), num_classes, ignore_index))
+    return counts
+
+
+library.impl("predict", _predict_cpu, "CPU")
+library.impl("confusion", _confusion_cpu, "CPU")
+torch.library.register_fake(
+    "ciss_fast::predict",
+    lambda logits, height, width, sigmoid, align_corners: logits.new_empty(
+        (logits.shape[0], height, width), dtype=label_dtype(logits.shape[1])
+    ),
+    lib=library,
+)
+torch.library.register_fake(
+    "ciss_fast::confusion",
+    lambda logits, label, num_classes, sigmoid, align_corners, ignore_index: logits.new_empty(
+        (num_classes, num_classes), dtype=torch.int64
+    ),
+    lib=library,
+)
+for _key in ("AutocastCPU", "AutocastCUDA"):  # every dtype is taken as it comes
+    library.impl("predict", torch.library.fallthrough_kernel, _key)
+    library.impl("confusion", torch.library.fallthrough_kernel, _key)

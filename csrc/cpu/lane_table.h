@@ -1,0 +1,123 @@
+// The horizontal half of the enlargement, for all label rows at once.
+//
+// For every class and lane (see Lanes) of a source row: the logit at the lane's centre and its slope per pixel. Label
+// rows between two source rows mix the two tables with the row's weight. A gradient goes the same way back: per lane
+// the sum of the pixels' gradients and the sum weighted by the distance from the centre; folding these onto the source
+// columns is the adjoint of the table.
+//
+// The lanes of all label rows of a strip are numbered consecutively and processed a vector at a time, whatever the
+// number of lanes in a row. Tables and accumulators are therefore periodic: `stride` holds one row's lanes and then
+// the first lanes again, so that a vector starting anywhere in the row can be read and written in one piece.
+#pragma once
+
+#include "conversion.h"
+#include "lane_arrays.h"
+
+namespace ciss {
+namespace CISS_ISA {
+
+// Hands out pieces of a thread's scratch memory, aligned to a cache line; with no memory it only measures.
+struct Scratch {
+  char* base;
+  size_t used = 0;
+  template <class T>
+  T* take(int64_t count) {
+    T* piece = reinterpret_cast<T*>(base + used);
+    used += (size_t(count) * sizeof(T) + 63) / 64 * 64;
+    return piece;
+  }
+};
+
+template <class Real>
+struct LaneTable {
+  typedef VectorOf<Real> V;
+  static constexpr int L = Simd<Real>::lanes;
+
+  // A vector of lanes of a strip.
+  struct LaneVector {
+    int64_t flat;  // number of its first lane within the strip
+    int offset;    // the same within the row
+    V bottom;      // weight of the bottom source row
+  };
+
+  const LaneArrays& arrays;
+  const int lanes, stride, run;
+  Real *centre_weight, *step;  // [lanes]
+  Real *to_left, *to_right;    // [lanes], scratch of `fold`
+
+  LaneTable(const LaneArrays& a, Scratch& scratch)
+      : arrays(a), lanes(a.count), stride((a.count + 2 * L - 1) / L * L), run(a.run) {
+    centre_weight = scratch.take<Real>(lanes);
+    step = scratch.take<Real>(lanes);
+    to_left = scratch.take<Real>(lanes);
+    to_right = scratch.take<Real>(lanes);
+    if (!scratch.base) return;
+    for (int j = 0; j < lanes; j++) {
+      centre_weight[j] = Real(arrays.centre[j]);
+      step[j] = Real(arrays.step[j]);
+    }
+  }
+
+  int slots() const { return 2 * run + 1; }
+
+  // node: [width] logits of one class; table: [2][stride], centres and slopes.
+  __attribute__((always_inline)) void expand(const Real* node, Real* table) const {
+    const int32_t *left = arrays.left, *right = arrays.right;
+    Real *const __restrict centre = table, *const __restrict slope = table + stride;
+    for (int j = 0; j < lanes; j++) {
+      const Real first = node[left[j]], difference = node[right[j]] - first;
+      centre[j] = first + centre_weight[j] * difference;
+      slope[j] = step[j] * difference;
+    }
+    for (int j = lanes; j < stride; j++) {
+      centre[j] = centre[j - lanes];
+      slope[j] = slope[j - lanes];
+    }
+  }
+
+  // The adjoint: adds the lanes' sums ([2][stride], plain and times the distance) to node [width].
+  __attribute__((always_inline)) void fold(Real* sums, Real* node) const {
+    const int32_t *left = arrays.left, *right = arrays.right;
+    // Where neighbouring lanes lie between neighbouring columns (most of them, unless lanes are cut or the map
+    // shrinks), whole vectors are added.
+    const int begin = arrays.regular_begin, end = arrays.regular_end;
+    Real *const __restrict plain = sums, *const __restrict moment = sums + stride;
+    for (int j = lanes, k = 0; j < stride; j++, k = k + 1 < lanes ? k + 1 : 0) {
+      plain[k] += plain[j];
+      moment[k] += moment[j];
+    }
+    for (int j = 0; j < lanes; j++) {
+      to_right[j] = centre_weight[j] * plain[j] + step[j] * moment[j];
+      to_left[j] = plain[j] - to_right[j];
+    }
+    for (int j = 0; j < lanes; j++) {
+      if (j == begin && begin < end) {
+        for (int k = begin; k < end; k++) node[left[begin] + k - begin] += to_left[k];
+        for (int k = begin; k < end; k++) node[left[begin] + 1 + k - begin] += to_right[k];
+        j = end - 1;
+        continue;
+      }
+      node[left[j]] += to_left[j];
+      node[right[j]] += to_right[j];
+    }
+  }
+
+  // Centre and slope of a vector of lanes, from the tables of the source rows above and below.
+  __attribute__((always_inline)) void interpolate(const LaneVector& v, const Real* top_table, const Real* bottom_table,
+                                                  V& centre, V& slope) const {
+    const Real *top = top_table + v.offset, *bottom = bottom_table + v.offset;
+    const V upper = load(top), upper_slope = load(top + stride);
+    centre = upper + v.bottom * (load(bottom) - upper);
+    slope = upper_slope + v.bottom * (load(bottom + stride) - upper_slope);
+  }
+
+  // Pixel behind a lane and slot, counted along the strip's label rows.
+  int64_t pixel_of(const LaneVector& v, int i, int slot, int64_t label_width) const {
+    const int64_t r = (v.flat + i) / lanes;
+    const int lane = int((v.flat + i) % lanes);
+    return r * label_width + arrays.first_pixel[lane] + slot - arrays.first_slot[lane];
+  }
+};
+
+}  // namespace CISS_ISA
+}  // namespace ciss
