@@ -10,30 +10,32 @@ CONSTRAINTS ?= constraints.txt
 ARGS ?=
 
 RUN := $(VENV)/bin/python
-STAMP := $(VENV)/.ciss_fast-installed
-# The installation is editable: only what is compiled or declared calls for a new one, not a changed .py file.
-NATIVE_SOURCES := CMakeLists.txt setup.py $(shell find csrc -type f)
+ENVIRONMENT := $(VENV)/.ciss_fast-environment
+NATIVE := $(VENV)/.ciss_fast-native
 
 .PHONY: demo test lint native clean
 
-demo: $(STAMP)
+demo: native
 	$(RUN) -m ciss_fast.demo $(ARGS)
 
-test: $(STAMP)
+test: native
 	$(RUN) -m pytest $(ARGS)
 
-lint: $(STAMP)
+lint: $(ENVIRONMENT)
 	$(RUN) -m ruff check .
 
-# Compile what changed in csrc/, without going through pip: the quick loop when working on a kernel.
-native: $(STAMP)
-	$(RUN) setup.py --quiet build_ext --inplace
+# Compiles what changed in csrc/, in place: the installation is editable.
+native: $(NATIVE)
 
-$(STAMP): pyproject.toml $(CONSTRAINTS) $(NATIVE_SOURCES)
-	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[test]"
+$(NATIVE): $(ENVIRONMENT) CMakeLists.txt $(shell find csrc -type f)
+	$(RUN) setup.py --quiet build_ext --inplace
 	touch $@
 
-# What was built; the environment stays, but the next call installs into it again.
+$(ENVIRONMENT): pyproject.toml setup.py $(CONSTRAINTS)
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	CISS_FAST_NATIVE=0 $(RUN) -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[test]"
+	touch $@
+
+# What was built; the environment stays.
 clean:
-	rm -rf build dist *.egg-info ciss_fast/_native.* $(STAMP)
+	rm -rf build dist ciss_fast/_native.* $(NATIVE)
