@@ -14,6 +14,7 @@ from pathlib import Path
 from ciss_fast.cli import run_command
 from ciss_fast.engine.compare import compare_runs
 from ciss_fast.engine.config import load_recipe
+from ciss_fast.engine.precision import quicker_precision
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.run import train
 
@@ -27,7 +28,7 @@ def run_demo(output: Path) -> None:
     reporter, start = Reporter(), time.monotonic()
     base = output / METHODS[0]
     for method in METHODS:
-        settings = {"method": method, "output": str(output / method)}
+        settings = {"method": method, "output": str(output / method), "precision": quicker_precision()}
         if method != METHODS[0]:
             settings["base_from"] = str(base)
         train(load_recipe("demo").with_settings(settings), reporter)

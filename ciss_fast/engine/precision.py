@@ -43,6 +43,14 @@ class Precision:
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
 
+def quicker_precision() -> str:
+    """ "bf16" where the processor computes convolutions in it, else "fp32" (there bf16 would be much slower)."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return "bf16" if supported is not None and supported() else "fp32"
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -213,11 +213,14 @@ struct BandState {
       memset(label_sums + int64_t(label) * lanes * 4, 0, size_t(lanes) * 4 * sizeof(Real));
       if (focal_sums) memset(focal_sums + int64_t(label) * lanes * 4, 0, size_t(lanes) * 4 * sizeof(Real));
     }
-    Real* q = label_sums + (int64_t(label) * lanes + lane) * 4;
-    q[0] += count;
-    q[1] += moment;
-    q[2] += s * count;
-    q[3] += s * moment;
+    add_point(label_sums + (int64_t(label) * lanes + lane) * 4, count, moment, s);
+  }
+
+  static __attribute__((always_inline)) void add_point(Real* sums, Real count, Real moment, Real s) {
+    sums[0] += count;
+    sums[1] += moment;
+    sums[2] += s * count;
+    sums[3] += s * moment;
   }
 
   // The labels' own part of loss and gradient, -z_y: linear in the logits, so it needs no pixels, only their sums.
@@ -272,19 +275,10 @@ struct BandState {
     return m;
   }
 
-  int64_t pixel_of(const LaneVector& v, int i, int slot) const {
-    return lane_table.pixel_of(v, i, slot, task.label_width);
-  }
-
-  // A target of the focal term: -factor on class `c` at the pixel of lane i and slot.
-  void add_focal_target(const LaneVector& v, int i, int slot, int64_t c, Real factor) {
+  // Targets of the focal term: -count on class `c` at pixels of a lane, `moment` the same times their distances.
+  void add_focal_targets(int64_t c, int lane, Real count, Real moment, Real s) {
     if (!labelled[c]) add_label(int32_t(c), 0, 0, 0, 0);
-    Real* q = focal_sums + (c * lanes + (v.flat + i) % lanes) * 4;
-    const Real moment = factor * Real(slot - task.lanes.run), s = v.bottom[i];
-    q[0] += factor;
-    q[1] += moment;
-    q[2] += s * factor;
-    q[3] += s * moment;
+    add_point(focal_sums + (c * lanes + lane) * 4, count, moment, s);
   }
 
   // Every slot of a vector of lanes, pixel by pixel.
@@ -305,7 +299,7 @@ struct BandState {
       if (constants.focal_used) {
         const MaskOf<Real> with_label = region.in(LABELLED);
         for (int i = 0; i < L; i++)
-          if (with_label[i]) label[i] = strip_labels[pixel_of(v, i, slot)];
+          if (with_label[i]) label[i] = strip_labels[lane_table.pixel_of(v, i, slot, task.label_width)];
       }
       exact_pixels<Real>(task, constants, region, label, z, gradient, lane_sums);
       for (int64_t c = 0; c < classes; c++) {

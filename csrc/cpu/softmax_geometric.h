@@ -141,41 +141,53 @@ void GeometricLanes<RUN>::pseudo_labels(FloatMask* best) const {
 }
 
 // Focal term at every slot: value, factor of the softmax's gradient (added to weight_all), the targets' own part.
+// Neighbouring pixels mostly have one target: its logits are looked up, and its gradient is stored, only where a lane's
+// target changes.
 template <int RUN>
 void GeometricLanes<RUN>::focal_terms_of_targets(const FloatMask* pseudo_label, const Float* sum_old,
                                                  const Float* sum_new, const FloatMask words[REGION_COUNT],
                                                  Float* weight_all) {
   const int L = State::L;
-  const int64_t stride = state.stride;
+  const int32_t* label[L];  // of the lane's pixel at slot 0
+  for (int i = 0; i < L; i++)
+    label[i] = state.strip_labels + state.lane_table.pixel_of(v, i, 0, state.task.label_width);
+  FloatMask current = FloatMask{} - 1;  // target of each lane; -1: none
+  Float centre = splat(0.f), slope = centre, count = centre, moment = centre;
+  const auto store_target = [&](int i) {
+    if (current[i] >= 0)
+      state.add_focal_targets(current[i], int((v.flat + i) % state.lanes), count[i], moment[i], v.bottom[i]);
+  };
   for (int slot = 0; slot < SLOTS; slot++) {
-    const FloatMask unlabelled = in_slot(words[0], slot);
-    const FloatMask with_label = in_slot(words[1] | words[2], slot);
-    FloatMask target = FloatMask{} - 1;
-    Float z = splat(0.f);
-    for (int i = 0; i < L; i++) {
-      if (unlabelled[i])
-        target[i] = pseudo_label[slot][i];
-      else if (with_label[i])
-        target[i] = state.strip_labels[state.pixel_of(v, i, slot)];
-      else
-        continue;
-      const float* top = state.top_table + int64_t(target[i]) * 2 * stride + v.offset + i;
-      const float* bottom = state.bottom_table + int64_t(target[i]) * 2 * stride + v.offset + i;
-      const float distance = float(slot - RUN);
-      const float upper = top[0] + distance * top[stride], lower = bottom[0] + distance * bottom[stride];
-      z[i] = upper + v.bottom[i] * (lower - upper);
-    }
+    const FloatMask unlabelled = in_slot(words[0], slot), with_label = in_slot(words[1] | words[2], slot);
+    FloatMask target = unlabelled ? pseudo_label[slot] : FloatMask{} - 1;
+    if (any(with_label))
+      for (int i = 0; i < L; i++)
+        if (with_label[i]) target[i] = label[i][slot];
+    const FloatMask changed = (target != current) & (target >= 0);
+    if (any(changed))
+      for (int i = 0; i < L; i++) {
+        if (!changed[i]) continue;
+        store_target(i);
+        count[i] = moment[i] = 0;
+        current[i] = target[i];
+        const int64_t row = int64_t(target[i]) * 2 * state.stride + v.offset + i;
+        const float *top = state.top_table + row, *bottom = state.bottom_table + row;
+        centre[i] = top[0] + v.bottom[i] * (bottom[0] - top[0]);
+        slope[i] = top[state.stride] + v.bottom[i] * (bottom[state.stride] - top[state.stride]);
+      }
     const FloatMask counts = target >= 0;
-    Float value, factor;
+    const float distance = float(slot - RUN);
     const Float sum_all = larger(splat(SMALLEST_SUM), sum_old[slot] + sum_new[slot]);
-    focal_terms<float>(z - log2<float>(sum_all), value, factor);
+    Float value, factor;
+    focal_terms<float>(centre + distance * slope - log2<float>(sum_all), value, factor);
     factor = keep(counts, state.constants.focal * factor);
     state.lane_sums.add(SUM_FOCAL, keep(counts, value));
     weight_all[slot] += factor;
-    if (state.task.gradient.data)
-      for (int i = 0; i < L; i++)
-        if (target[i] >= 0) state.add_focal_target(v, i, slot, target[i], factor[i]);
+    count += factor;
+    moment += distance * factor;
   }
+  if (state.task.gradient.data)
+    for (int i = 0; i < L; i++) store_target(i);
 }
 
 // The teacher's part of the gradient of old classes [first, last), sum_k p'_c(k) times the factors of the linear
