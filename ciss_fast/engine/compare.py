@@ -54,10 +54,7 @@ def comparison_table(metrics: dict[str, dict[str, Any]]) -> str:
                 name,
                 entry["method"],
                 f"{len(entry['steps'])}/{entry['num_steps']}",
-                *(
-                    percent(last[score])
-                    for score in ("miou_base", "miou_new", "miou_all", "hiou", "pixel_accuracy")
-                ),
+                *(percent(last[score]) for score in ("miou_base", "miou_new", "miou_all", "hiou", "pixel_accuracy")),
                 percent(lost),
                 percent(entry["mean_miou_all"]),
             ]

@@ -26,9 +26,7 @@ class DataConfig:
     """Which images, in which steps, and how a training crop is made."""
 
     dataset: str = option("shapes", "data set by name")
-    data_root: str | None = option(
-        None, "folder of the data set; none for an embedded one", affects="nothing"
-    )
+    data_root: str | None = option(None, "folder of the data set; none for an embedded one", affects="nothing")
     task: str = option("6-3", "base-increment, such as 15-5; checked against the class list")
     setting: str = option("overlapped", "which images a step may show", choices=("overlapped", "disjoint"))
     class_order: tuple[int, ...] | None = option(None, "class ids in learning order, background left out")
@@ -60,24 +58,16 @@ class OptimisationConfig:
 
     optimiser: str = option("sgd", "optimiser", choices=("sgd", "adamw"))
     epochs_base: float = option(30.0, "passes over the base step's images", above=0)
-    epochs_later: PerStep = option(
-        30.0, "the same for later steps, one or one a step", above=0, affects="later"
-    )
+    epochs_later: PerStep = option(30.0, "the same for later steps, one or one a step", above=0, affects="later")
     lr_base: float = option(1e-2, "learning rate of the base step", above=0)
-    lr_later: PerStep = option(
-        1e-3, "learning rate of later steps, one or one a step", above=0, affects="later"
-    )
+    lr_later: PerStep = option(1e-3, "learning rate of later steps, one or one a step", above=0, affects="later")
     backbone_lr_multiplier: float = option(1.0, "times the learning rate: the backbone", minimum=0)
     head_lr_multiplier: float = option(1.0, "times the learning rate: ASPP and head", minimum=0)
-    new_classifier_lr_multiplier: float = option(
-        1.0, "times the learning rate: the step's own classifier", minimum=0
-    )
+    new_classifier_lr_multiplier: float = option(1.0, "times the learning rate: the step's own classifier", minimum=0)
     later_backbone_lr_multiplier: float | None = option(
         None, "the backbone's at later steps; none: as at the base step", minimum=0, affects="later"
     )
-    later_head_lr_multiplier: float | None = option(
-        None, "the same for ASPP and head", minimum=0, affects="later"
-    )
+    later_head_lr_multiplier: float | None = option(None, "the same for ASPP and head", minimum=0, affects="later")
     later_new_classifier_lr_multiplier: float | None = option(
         None, "the same for the step's own classifier", minimum=0, affects="later"
     )
@@ -133,20 +123,14 @@ class EvaluationConfig:
 class RunConfig:
     """Where and how it is computed."""
 
-    output: str | None = option(
-        None, "results folder; none: named after the run, in runs/", affects="nothing"
-    )
+    output: str | None = option(None, "results folder; none: named after the run, in runs/", affects="nothing")
     base_from: str | None = option(None, "results folder whose base step is taken over", affects="nothing")
     seed: int = option(0, "seed of everything random", minimum=0)
     precision: str = option("fp32", "arithmetic of the network", choices=("fp32", "bf16"))
     channels_last: bool = option(True, "memory layout of the network's tensors")
     device: str = option("auto", "cpu, cuda, cuda:1, or auto: a GPU if there is one", affects="nothing")
-    threads: int | None = option(
-        None, "CPU threads; none leaves torch's choice", minimum=1, affects="nothing"
-    )
-    log_every: int = option(
-        10, "iterations between two entries of the loss log", minimum=1, affects="nothing"
-    )
+    threads: int | None = option(None, "CPU threads; none leaves torch's choice", minimum=1, affects="nothing")
+    log_every: int = option(10, "iterations between two entries of the loss log", minimum=1, affects="nothing")
     previews: int = option(4, "images shown in predictions.png", minimum=0, affects="later")
 
 
@@ -260,9 +244,7 @@ def first_difference(stored: Mapping[str, Any], current: Config, affects: tuple[
 def recipe_names() -> list[str]:
     """The names of the recipes that come with the package."""
     folder = resources.files("ciss_fast.recipes")
-    return sorted(
-        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
-    )
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def load_recipe(name_or_file: str) -> Config:
@@ -275,16 +257,12 @@ def load_recipe(name_or_file: str) -> Config:
         return Config.from_dict(tomllib.loads(text), f"recipe {name_or_file}")
     path = Path(name_or_file)
     if not path.is_file():
-        raise ConfigError(
-            f"--recipe: expected one of {', '.join(recipe_names())} or a file, got {name_or_file!r}"
-        )
+        raise ConfigError(f"--recipe: expected one of {', '.join(recipe_names())} or a file, got {name_or_file!r}")
     try:
         text = path.read_text("utf-8")
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--recipe: cannot read {path}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"--recipe: expected {path} to hold settings by section, got {type(values).__name__}"
-        )
+        raise ConfigError(f"--recipe: expected {path} to hold settings by section, got {type(values).__name__}")
     return Config.from_dict(values, f"recipe {path}")

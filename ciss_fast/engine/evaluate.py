@@ -50,8 +50,6 @@ def predict_images(
         with precision.autocast():
             logits = model(precision.place_images(image[None])).logits
         predictions.append(
-            ciss_fast.predict(logits.float(), tuple(image.shape[-2:]), align_corners=align_corners)[0]
-            .cpu()
-            .numpy()
+            ciss_fast.predict(logits.float(), tuple(image.shape[-2:]), align_corners=align_corners)[0].cpu().numpy()
         )
     return predictions

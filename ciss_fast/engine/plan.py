@@ -63,9 +63,7 @@ class Plan:
         optimisation = self.config.optimisation
         names = ("backbone_lr_multiplier", "head_lr_multiplier", "new_classifier_lr_multiplier")
         later = {name: getattr(optimisation, f"later_{name}") for name in names}
-        return dataclasses.replace(
-            self.settings, **{name: value for name, value in later.items() if value is not None}
-        )
+        return dataclasses.replace(self.settings, **{name: value for name, value in later.items() if value is not None})
 
     @property
     def num_steps(self) -> int:
@@ -116,9 +114,7 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
     method = get_method(config.method.method)
     data = config.data
     if data.scale_min > data.scale_max:
-        raise ConfigError(
-            f"--scale-min: expected at most --scale-max ({data.scale_max}), got {data.scale_min}"
-        )
+        raise ConfigError(f"--scale-min: expected at most --scale-max ({data.scale_max}), got {data.scale_min}")
     root = Path(data.data_root) if data.data_root is not None else None
     train_data = build_dataset(data.dataset, root, "train", **data.data_option)
     test_data = build_dataset(data.dataset, root, "val", **data.data_option)
@@ -160,9 +156,7 @@ def method_settings(config: Config, method: Method) -> MethodSettings:
     known = {term for entry in METHODS.values() for term in entry.loss_terms}
     for term in config.method.loss_weight:
         if term not in known:
-            raise ConfigError(
-                f"--loss-weight: expected a term out of {', '.join(sorted(known))}, got {term!r}"
-            )
+            raise ConfigError(f"--loss-weight: expected a term out of {', '.join(sorted(known))}, got {term!r}")
     published = default_settings(method.name, config.data.dataset, config.data.task)
     given = {term: weight for term, weight in config.method.loss_weight.items() if term in method.loss_terms}
     weights = {**published.loss_weights, **given}
@@ -184,8 +178,7 @@ def method_settings(config: Config, method: Method) -> MethodSettings:
 def effective_config(config: Config, method: Method, settings: MethodSettings) -> Config:
     """The configuration with the method's own name and the loss weights it really uses."""
     weights = {
-        term: tuple(weight) if isinstance(weight, list) else weight
-        for term, weight in settings.loss_weights.items()
+        term: tuple(weight) if isinstance(weight, list) else weight for term, weight in settings.loss_weights.items()
     }
     return dataclasses.replace(
         config, method=dataclasses.replace(config.method, method=method.name, loss_weight=weights)

@@ -46,9 +46,7 @@ def draw_curves(path: Path, metrics: dict[str, Any]) -> Path:
 def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for entry in steps for item in entry["loss_log"] for name in item))
     offset = 0.0
-    series: dict[str, tuple[list[float], list[float]]] = {
-        name: ([], []) for name in names if name not in NOT_A_TERM
-    }
+    series: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names if name not in NOT_A_TERM}
     for entry in steps:
         for item in entry["loss_log"]:
             for name, (x, y) in series.items():
@@ -100,12 +98,8 @@ def draw_predictions(
     titles = ["image", "ground truth", *(f"after step {step}" for step in range(len(predictions_by_step)))]
     for cell, title in zip(axes[0], titles, strict=True):
         cell.set_title(title, fontsize=10)
-    shown = np.unique(
-        np.concatenate([np.unique(item) for item in [*labels, *sum(map(list, predictions_by_step), [])]])
-    )
-    patches = [
-        Patch(facecolor=palette[i] / 255, edgecolor="0.5", label=class_names[i]) for i in shown if i != 255
-    ]
+    shown = np.unique(np.concatenate([np.unique(item) for item in [*labels, *sum(map(list, predictions_by_step), [])]]))
+    patches = [Patch(facecolor=palette[i] / 255, edgecolor="0.5", label=class_names[i]) for i in shown if i != 255]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), fontsize=8)
     return _save(figure, path)
 

@@ -28,9 +28,7 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context a forward pass runs in."""
-        return torch.autocast(
-            self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
-        )
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None)
 
     def place_model(self, model: nn.Module) -> nn.Module:
         """Move the model to the device and into the memory layout; in place, returned for convenience."""
@@ -59,7 +57,5 @@ def _device(name: str) -> torch.device:
     except RuntimeError:
         raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:N, got {name!r}") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"--device: expected one of the {torch.cuda.device_count()} CUDA devices here, got {name!r}"
-        )
+        raise ConfigError(f"--device: expected one of the {torch.cuda.device_count()} CUDA devices here, got {name!r}")
     return device

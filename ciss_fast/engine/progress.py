@@ -29,9 +29,7 @@ class Reporter:
         """What the user asked for, such as a table; printed even if quiet."""
         self.console.print(text, markup=False)
 
-    def follow(
-        self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any]
-    ) -> Iterator[Item]:
+    def follow(self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any]) -> Iterator[Item]:
         """Pass ``items`` on while showing how many of ``total`` are done and what ``status`` holds.
 
         ``status`` is read each time it is shown, so the loop's body may keep changing it.

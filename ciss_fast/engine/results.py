@@ -68,15 +68,12 @@ class ResultsFolder:
         metrics = _read_json(self.metrics_path)
         if metrics.get("format") != METRICS_FORMAT or not isinstance(metrics.get("steps"), list):
             raise CheckpointError(
-                f"{self.metrics_path}: expected metrics of format {METRICS_FORMAT}, "
-                f"got {metrics.get('format')!r}"
+                f"{self.metrics_path}: expected metrics of format {METRICS_FORMAT}, got {metrics.get('format')!r}"
             )
         return metrics
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        atomic_write_text(
-            self.metrics_path, json.dumps({"format": METRICS_FORMAT, **metrics}, indent=1) + "\n"
-        )
+        atomic_write_text(self.metrics_path, json.dumps({"format": METRICS_FORMAT, **metrics}, indent=1) + "\n")
 
     def write_evaluation(self, step: int, confusion: np.ndarray, previews: list[np.ndarray]) -> None:
         arrays = {"confusion": confusion, **{f"preview_{i}": image for i, image in enumerate(previews)}}
@@ -106,10 +103,7 @@ def steps_table(metrics: dict[str, Any]) -> str:
     rows = [
         [
             f"{entry['step']} (+{len(entry['new_classes'])})",
-            *(
-                percent(entry[name])
-                for name in ("miou_base", "miou_new", "miou_all", "hiou", "pixel_accuracy")
-            ),
+            *(percent(entry[name]) for name in ("miou_base", "miou_new", "miou_all", "hiou", "pixel_accuracy")),
             f"{entry['seconds_training']:.0f}",
         ]
         for entry in metrics["steps"]

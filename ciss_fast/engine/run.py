@@ -46,10 +46,7 @@ def train(config: Config, reporter: Reporter | None = None) -> Path:
 def default_output(config: Config) -> Path:
     """The results folder of a run that names none."""
     data = config.data
-    return (
-        Path("runs")
-        / f"{data.dataset}-{data.task}-{data.setting}-{config.method.method}-seed{config.run.seed}"
-    )
+    return Path("runs") / f"{data.dataset}-{data.task}-{data.setting}-{config.method.method}-seed{config.run.seed}"
 
 
 class Run:
@@ -119,9 +116,7 @@ class Run:
         start = time.monotonic()
         folder, first = self.results.path / "tensorboard", self._iterations_before(step)
         with Summaries(folder, first, supersede=True) as summaries:
-            trainer = StepTrainer(
-                plan.method, self.config, self.precision, self.reporter, summaries.add_losses
-            )
+            trainer = StepTrainer(plan.method, self.config, self.precision, self.reporter, summaries.add_losses)
             history = trainer.train(step, model, teacher, plan.training_batches(step), plan.settings_at(step))
         return self._checkpoint(step, model.state_dict(), time.monotonic() - start, history)
 

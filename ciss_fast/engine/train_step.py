@@ -66,10 +66,7 @@ class LossLog:
         self._pending.append(terms)
         if len(self._pending) < self.every and not last:
             return
-        means = {
-            name: float(torch.stack([entry[name].float() for entry in self._pending]).mean())
-            for name in terms
-        }
+        means = {name: float(torch.stack([entry[name].float() for entry in self._pending]).mean()) for name in terms}
         if not math.isfinite(means["loss"]):
             raise CissFastError(
                 f"iteration {iteration}: the loss is {means['loss']}; a lower learning rate, "
