@@ -27,9 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands, with one option for every setting of `Config`."""
-    parser = _Parser(
-        prog="ciss-fast", description="Class-incremental semantic segmentation.", allow_abbrev=False
-    )
+    parser = _Parser(prog="ciss-fast", description="Class-incremental semantic segmentation.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train and evaluate all steps of a task", allow_abbrev=False)
     train.add_argument(
@@ -39,13 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--quiet", action="store_true", help="print the table of scores only")
     _add_settings(train)
-    compare = commands.add_parser(
-        "compare", help="one table and one plot over several runs", allow_abbrev=False
-    )
+    compare = commands.add_parser("compare", help="one table and one plot over several runs", allow_abbrev=False)
     compare.add_argument("runs", nargs="+", metavar="RUN", help="results folder")
-    compare.add_argument(
-        "--output", metavar="PNG", help="the plot; comparison.png beside the first run by default"
-    )
+    compare.add_argument("--output", metavar="PNG", help="the plot; comparison.png beside the first run by default")
     commands.add_parser("recipes", help="list the recipes that come with the package", allow_abbrev=False)
     return parser
 
@@ -61,9 +55,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         if declared is bool:
             keywords["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(declared) is dict:
-            keywords.update(
-                action="append", metavar="NAME=VALUE", help=f"{field.metadata['help']} (repeatable)"
-            )
+            keywords.update(action="append", metavar="NAME=VALUE", help=f"{field.metadata['help']} (repeatable)")
         else:
             choices = field.metadata["choices"]
             keywords["metavar"] = "|".join(choices) if choices else _metavar(declared)

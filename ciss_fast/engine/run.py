@@ -113,12 +113,13 @@ class Run:
         for network in (model, teacher):
             if network is not None:
                 self.precision.place_model(network)
-        start = time.monotonic()
         folder, first = self.results.path / "tensorboard", self._iterations_before(step)
         with Summaries(folder, first, supersede=True) as summaries:
             trainer = StepTrainer(plan.method, self.config, self.precision, self.reporter, summaries.add_losses)
+            start = time.monotonic()
             history = trainer.train(step, model, teacher, plan.training_batches(step), plan.settings_at(step))
-        return self._checkpoint(step, model.state_dict(), time.monotonic() - start, history)
+            seconds = time.monotonic() - start
+        return self._checkpoint(step, model.state_dict(), seconds, history)
 
     def _score_step(self, step: int, checkpoint: StepCheckpoint) -> None:
         start = time.monotonic()

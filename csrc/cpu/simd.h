@@ -70,6 +70,25 @@ CISS_INLINE void store(Real* p, VectorOf<Real> v) {
   memcpy(p, &v, sizeof v);
 }
 
+// Stores past the caches, to an aligned address: for results larger than they are, read by others much later.
+template <class Real>
+CISS_INLINE void stream(Real* p, VectorOf<Real> v) {
+#if CISS_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif CISS_VECTOR_BYTES == 32 && defined(__AVX__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#elif defined(__SSE2__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)v);
+#else
+  store(p, v);
+#endif
+}
+CISS_INLINE void finish_streams() {  // other threads may read what was streamed
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 // x where the mask is set, 0 elsewhere (also where x is not finite).
 CISS_INLINE Float keep(FloatMask m, Float x) { return (Float)(m & (FloatMask)x); }
 CISS_INLINE Double keep(DoubleMask m, Double x) { return (Double)(m & (DoubleMask)x); }

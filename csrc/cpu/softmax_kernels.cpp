@@ -97,6 +97,7 @@ static void full_resolution(const SoftmaxTask& task, const PixelRange& range, bo
     FullResolutionState<double>(task, static_cast<char*>(workspace)).run(range, sums);
   else
     FullResolutionState<float>(task, static_cast<char*>(workspace)).run(range, sums);
+  finish_streams();
 }
 
 static void count_regions(const SoftmaxTask& task, int64_t image, int64_t first_row, int64_t rows,

@@ -75,9 +75,7 @@ def test_missing_file(tmp_path):
 
 def test_a_state_dict_is_not_a_checkpoint(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "c.pt")
-    with pytest.raises(
-        CheckpointError, match="expected a step checkpoint of ciss_fast, got another kind of file"
-    ):
+    with pytest.raises(CheckpointError, match="expected a step checkpoint of ciss_fast, got another kind of file"):
         load_checkpoint(tmp_path / "c.pt")
 
 
@@ -92,7 +90,7 @@ class Intruder:
 
 
 def test_loading_runs_no_code(tmp_path):
-    (tmp_path / "c.pt").write_bytes(pickle.dumps(Intruder(tmp_path / "intruded")))
+    (tmp_path / "c.pt").write_bytes(pickle.dumps(Intruder(tmp_path / "intruded"), protocol=2))
     torch.save(Intruder(tmp_path / "intruded"), tmp_path / "d.pt")
     for name in ("c.pt", "d.pt"):
         with pytest.raises(CheckpointError, match="damaged or not a checkpoint"):

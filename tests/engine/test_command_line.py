@@ -31,9 +31,7 @@ def test_train_and_compare(tmp_path, capsys):
 
 
 def test_command_line_overrides_the_recipe_and_is_saved(tmp_path):
-    (tmp_path / "mine.toml").write_text(
-        "[data]\nbatch_size = 4\n[optimisation]\nlr_base = 0.25\nlr_later = 0.5\n"
-    )
+    (tmp_path / "mine.toml").write_text("[data]\nbatch_size = 4\n[optimisation]\nlr_base = 0.25\nlr_later = 0.5\n")
     arguments = [*TINY, "--recipe", str(tmp_path / "mine.toml"), "--lr-later", "0.125", "--no-flip"]
     assert main([*arguments, "--task", "joint", "--method", "ft", "--output", str(tmp_path / "run")]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -80,10 +78,7 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(tmp_path, capsys, argume
 
 def test_missing_data_folder(tmp_path, capsys):
     output = tmp_path / "run"
-    assert (
-        main(["train", "--dataset", "voc", "--data-root", str(tmp_path / "voc"), "--output", str(output)])
-        == 2
-    )
+    assert main(["train", "--dataset", "voc", "--data-root", str(tmp_path / "voc"), "--output", str(output)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith(f"error: {tmp_path / 'voc'}: ")
     assert list(tmp_path.iterdir()) == []

@@ -39,9 +39,9 @@ def test_counts_at_each_images_own_size(batches, align_corners):
     expected = np.zeros((3, 3), dtype=np.int64)
     for images, label in batches:
         logits = Averages()(images).logits.double()
-        prediction = F.interpolate(
-            logits, size=label.shape[-2:], mode="bilinear", align_corners=align_corners
-        ).argmax(1)
+        prediction = F.interpolate(logits, size=label.shape[-2:], mode="bilinear", align_corners=align_corners).argmax(
+            1
+        )
         valid = label != 255
         np.add.at(expected, (label[valid].numpy(), prediction[valid].numpy()), 1)
     counts = confusion_matrix(Averages(), batches, 3, CPU, align_corners=align_corners)
@@ -76,7 +76,5 @@ def test_precision_of_the_network():
 
 
 def test_device_that_is_not_there():
-    with pytest.raises(
-        ConfigError, match="--device: expected one of the .* CUDA devices here, got 'cuda:99'"
-    ):
+    with pytest.raises(ConfigError, match="--device: expected one of the .* CUDA devices here, got 'cuda:99'"):
         Precision.from_config(RunConfig(device="cuda:99"))

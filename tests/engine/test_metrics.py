@@ -18,9 +18,7 @@ def test_scores_by_hand():
     assert scores.base == pytest.approx((8 / 13 + 5 / 7) / 2, rel=1e-15)
     assert scores.new == 1 / 4
     assert scores.all == pytest.approx((8 / 13 + 5 / 7 + 1 / 4) / 3, rel=1e-15)
-    assert scores.harmonic == pytest.approx(
-        2 * scores.base * scores.new / (scores.base + scores.new), rel=1e-15
-    )
+    assert scores.harmonic == pytest.approx(2 * scores.base * scores.new / (scores.base + scores.new), rel=1e-15)
     assert scores.pixel_accuracy == 14 / 19
     assert scores.groups == (scores.base, scores.new)
 
@@ -69,7 +67,5 @@ def test_harmonic_mean(base, new, expected):
 
 
 def test_shape_that_does_not_fit_the_steps_is_an_error():
-    with pytest.raises(
-        ValueError, match=r"expected shape \(4, 4\) for classes_per_step \[3, 1\], got \(3, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"expected shape \(4, 4\) for classes_per_step \[3, 1\], got \(3, 3\)"):
         compute_scores(CONFUSION, [3, 1])

@@ -23,9 +23,7 @@ def test_given_loss_weights_win_and_those_of_other_methods_are_left_out():
     settings = settings_of("alife", dataset="voc", task="15-5", loss_weight={"kd": 7, "ckd": 3})
     assert settings.loss_weights == {"ali": 2, "kd": 7}
     assert not settings.published
-    assert settings_of("mib", dataset="voc", task="15-5", loss_weight={"kd": 7, "ckd": 3}).loss_weights == {
-        "ckd": 3
-    }
+    assert settings_of("mib", dataset="voc", task="15-5", loss_weight={"kd": 7, "ckd": 3}).loss_weights == {"ckd": 3}
     assert settings_of("ft", loss_weight={"ckd": 3}).loss_weights == {}
 
 
@@ -80,12 +78,7 @@ def test_step_seeds_differ_and_stay():
 @pytest.mark.parametrize("method", ["alife", "joint"])
 def test_every_step_has_training_and_test_images(tiny_config, method):
     plan = make_plan(tiny_config(method=method), Reporter(quiet=True))
-    assert (
-        len(plan.training_images)
-        == len(plan.test_images)
-        == plan.num_steps
-        == (1 if method == "joint" else 3)
-    )
+    assert len(plan.training_images) == len(plan.test_images) == plan.num_steps == (1 if method == "joint" else 3)
     assert all(len(images) for images in plan.training_images)
 
 

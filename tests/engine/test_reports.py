@@ -62,9 +62,7 @@ def test_predictions_picture_has_a_column_for_every_step(tmp_path):
     narrow = draw_predictions(tmp_path / "n.png", images, labels, predictions[:1], ["background", "cat"])
     with Image.open(path) as wide_picture, Image.open(narrow) as narrow_picture:
         assert wide_picture.width * 3 == pytest.approx(narrow_picture.width * 4, abs=8)
-        colours = {
-            tuple(colour) for colour in np.asarray(wide_picture.convert("RGB")).reshape(-1, 3).tolist()
-        }
+        colours = {tuple(colour) for colour in np.asarray(wide_picture.convert("RGB")).reshape(-1, 3).tolist()}
     assert {(224, 224, 192), (128, 0, 0), (0, 0, 0)} <= colours
 
 

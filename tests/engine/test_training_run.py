@@ -152,9 +152,7 @@ def test_another_seed_gives_other_weights(alife_run, tmp_path, tiny_train):
 
 def test_folder_of_another_configuration_is_refused(alife_run, tmp_path, tiny_train):
     run = shutil.copytree(alife_run, tmp_path / "run")
-    with pytest.raises(
-        ConfigError, match="holds a run of another configuration: lr_later is 0.001 there and 0.5 here"
-    ):
+    with pytest.raises(ConfigError, match="holds a run of another configuration: lr_later is 0.001 there and 0.5 here"):
         tiny_train(run, method="alife", lr_later=0.5)
     assert (run / "config.json").read_bytes() == (alife_run / "config.json").read_bytes()
 
@@ -176,9 +174,7 @@ def test_damaged_checkpoint_is_refused(alife_run, tmp_path, tiny_train):
 def test_checkpoint_of_another_run_is_refused(alife_run, tmp_path, tiny_train):
     run = shutil.copytree(alife_run, tmp_path / "run")
     shutil.copy(checkpoint_path(run, 1), checkpoint_path(run, 2))
-    with pytest.raises(
-        CheckpointError, match="step_2.pt: belongs to another run: step is 1 there and 2 here"
-    ):
+    with pytest.raises(CheckpointError, match="step_2.pt: belongs to another run: step is 1 there and 2 here"):
         tiny_train(run, method="alife")
 
 
@@ -213,9 +209,7 @@ def test_joint_training_learns_all_classes_in_one_step(alife_run, tmp_path, tiny
     metrics = ResultsFolder(run).read_metrics()
     (entry,) = metrics["steps"]
     assert len(entry["new_classes"]) == 13 and metrics["num_steps"] == 1
-    assert (
-        len(entry["miou_by_step"]) == 3
-    )  # grouped by the task's steps, to be held against incremental methods
+    assert len(entry["miou_by_step"]) == 3  # grouped by the task's steps, to be held against incremental methods
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_0.pt"]
 
 
@@ -256,8 +250,6 @@ def test_tensorboard_has_losses_and_scores_on_one_axis(alife_run):
     assert [event.step for event in events.Scalars("loss/loss")] == list(range(total))
     ends = np.cumsum([entry["iterations"] for entry in entries]) - 1
     assert [event.step for event in events.Scalars("score/miou_all")] == ends.tolist()
-    assert [event.step for event in events.Scalars("loss/ali")] == list(
-        range(entries[0]["iterations"], total)
-    )
+    assert [event.step for event in events.Scalars("loss/ali")] == list(range(entries[0]["iterations"], total))
     logged = [item["loss"] for entry in entries for item in entry["loss_log"]]
     assert [event.value for event in events.Scalars("loss/loss")] == pytest.approx(logged, rel=1e-6)
