@@ -1,0 +1,1 @@
+"""Time and memory of the ops, measured: ``python -m benchmarks --help``."""
