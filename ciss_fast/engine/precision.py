@@ -42,7 +42,7 @@ class Precision:
 
 
 def quicker_precision() -> str:
-    """ "bf16" where the processor computes convolutions in it, else "fp32" (there bf16 would be much slower)."""
+    """The precision to prefer for speed: ``"bf16"`` where the hardware computes in it, else ``"fp32"``."""
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)

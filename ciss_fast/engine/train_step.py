@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -131,22 +132,24 @@ class StepTrainer:
         log = LossLog(self.config.run.log_every, self.sink)
         status: dict[str, float] = {}
         numbered = enumerate(itertools.islice(endless(batches), iterations))
-        for iteration, (images, label) in self.reporter.follow(numbered, iterations, f"step {step}", status):
-            schedule.set_iteration(iteration)
-            images = self.precision.place_images(images)
-            label = label.to(self.precision.device, non_blocking=True)
-            with self.precision.autocast():
-                output = model(images)
-                with torch.no_grad():
-                    teacher_output = teacher(images) if teacher is not None else None
-            loss, terms = self.method.loss(output, teacher_output, label, step, settings)
-            self._update(optimiser, loss)
-            # Pixel counts come with the terms as integers; they are not for the log.
-            values = {name: value for name, value in terms.items() if value.is_floating_point()}
-            values = {"loss": loss.detach(), **values}
-            log.add(iteration, values, schedule.learning_rate, last=iteration == iterations - 1)
-            if log.entries:
-                status["loss"] = log.entries[-1]["loss"]
+        followed = self.reporter.follow(numbered, iterations, f"step {step}", status)
+        with closing(followed):  # so that an error finds the progress bar put away
+            for iteration, (images, label) in followed:
+                schedule.set_iteration(iteration)
+                images = self.precision.place_images(images)
+                label = label.to(self.precision.device, non_blocking=True)
+                with self.precision.autocast():
+                    output = model(images)
+                    with torch.no_grad():
+                        teacher_output = teacher(images) if teacher is not None else None
+                loss, terms = self.method.loss(output, teacher_output, label, step, settings)
+                self._update(optimiser, loss)
+                # Pixel counts come with the terms as integers; they are not for the log.
+                values = {name: value for name, value in terms.items() if value.is_floating_point()}
+                values = {"loss": loss.detach(), **values}
+                log.add(iteration, values, schedule.learning_rate, last=iteration == iterations - 1)
+                if log.entries:
+                    status["loss"] = log.entries[-1]["loss"]
         return log.entries
 
     def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
