@@ -17,13 +17,6 @@ void bind_label_map(pybind11::module_& module);
 void bind_softmax_loss(pybind11::module_& module);
 }
 
-#include "cpu/dispatch.h"
-
-namespace ciss {
-void bind_label_map(pybind11::module_& module);
-void bind_softmax_loss(pybind11::module_& module);
-}
-
 namespace {
 
 std::vector<std::string> compiled_instruction_sets() {
@@ -53,11 +46,8 @@ PYBIND11_MODULE(_native, module) {
     module.doc() = "Compiled kernels of ciss_fast";
     module.attr("compiler") = __VERSION__;
     module.def("compiled_instruction_sets", &compiled_instruction_sets);
-    module.def("instruction_set", [] { return ciss::instruction_set().name; });
     module.def("openmp_threads", &openmp_threads);
     module.def("instruction_set", [] { return ciss::instruction_set().name; });
-    ciss::bind_label_map(module);
-    ciss::bind_softmax_loss(module);
     ciss::bind_label_map(module);
     ciss::bind_softmax_loss(module);
 }
