@@ -39,16 +39,15 @@ def compare_runs(runs: Sequence[Path], plot: str | Path | None = None) -> tuple[
 
 
 def comparison_table(metrics: dict[str, dict[str, Any]]) -> str:
-    """One row a run, in percent: its last scores, how much the base classes lost since the base step, and
-    the mean over steps of all-class mIoU."""
+    """One row a run, in percent: its last scores, what the base classes lost since the base step, and the mean
+    over steps of all-class mIoU.
+    """
     rows = []
     for name, entry in metrics.items():
         first, last = entry["steps"][0], entry["steps"][-1]
-        lost = (
-            None
-            if first["miou_base"] is None or last["miou_base"] is None or len(entry["steps"]) == 1
-            else first["miou_base"] - last["miou_base"]
-        )
+        lost = None
+        if len(entry["steps"]) > 1 and None not in (first["miou_base"], last["miou_base"]):
+            lost = first["miou_base"] - last["miou_base"]
         rows.append(
             [
                 name,

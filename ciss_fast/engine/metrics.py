@@ -70,8 +70,7 @@ def compute_scores(confusion: np.ndarray, classes_per_step: Sequence[int]) -> Sc
 
     Args:
         confusion: int [C, C], rows the truth, columns the prediction.
-        classes_per_step: how many classes each step so far brought, background counted in the first; sums to
-        C.
+        classes_per_step: classes that each step so far brought, background counted in the first; sums to C.
 
     Classes with no pixel in the ground truth are left out of every mean. Raises ValueError if the shapes do
     not fit.

@@ -114,8 +114,7 @@ class StepTrainer:
         """Train ``model`` (prepared for ``step``; changed in place) and return the loss log.
 
         ``teacher`` is the frozen model of the step before, if the method reads it; ``settings`` is what the
-        method takes from the configuration. Raises `CissFastError` if
-        the loss becomes infinite or NaN.
+        method takes from the configuration. Raises `CissFastError` if the loss becomes infinite or NaN.
         """
         optimisation = self.config.optimisation
         self.method.set_train_mode(model, step, settings)
