@@ -33,7 +33,7 @@ static void process_strip(BandState<Real>& state, const Strip& strip, double sum
 
 template <class Real>
 static void band_of(const SoftmaxTask& task, const SoftmaxBand& band, char* workspace, double sums[SUM_COUNT]) {
-  const FlushDenormals flush;
+  [[maybe_unused]] const FlushDenormals flush;
   BandState<Real> state(task, workspace);
   state.image = band.image;
   const size_t sums_bytes = size_t(task.classes) * 2 * state.stride * sizeof(Real);
@@ -92,7 +92,7 @@ static void band(const SoftmaxTask& task, const SoftmaxBand& band, bool double_p
 
 static void full_resolution(const SoftmaxTask& task, const PixelRange& range, bool double_precision, void* workspace,
                             double sums[SUM_COUNT]) {
-  const FlushDenormals flush;
+  [[maybe_unused]] const FlushDenormals flush;
   if (double_precision)
     FullResolutionState<double>(task, static_cast<char*>(workspace)).run(range, sums);
   else
