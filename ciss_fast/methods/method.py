@@ -88,11 +88,14 @@ class Method(ABC):
     def set_train_mode(self, model: SegmentationModel, step: int, settings: MethodSettings) -> None:
         """Training mode, except for frozen batch norms and, at later steps, dropout.
 
-        A frozen batch norm normalises with its running statistics, which stay, and its affine parameters get
-        ``requires_grad=False``; every other parameter of the model gets ``requires_grad=True``.
+        A frozen batch norm normalises with its running statistics, which stay. Its affine parameters and the
+        groups with a learning-rate multiplier of 0 get ``requires_grad=False``; every other parameter of the
+        model gets ``requires_grad=True``.
         """
         model.train()
-        model.requires_grad_(True)
+        for name, modules in self._groups(model).items():
+            for module in modules:
+                module.requires_grad_(getattr(settings, f"{name}_lr_multiplier") > 0)
         for norm in self._frozen_batch_norms(model, step, settings):
             norm.eval().requires_grad_(False)
         if step > 0 and not settings.dropout_at_later_steps:
@@ -115,16 +118,13 @@ class Method(ABC):
                 f"model: expected {step + 1} classifiers at step {step}, got {len(model.classifiers)}"
             )
         groups = []
-        for name, modules in {
-            "backbone": [model.backbone],
-            "head": [model.aspp, model.head],
-            "old_classifiers": list(model.classifiers[:-1]),
-            "new_classifier": [model.classifiers[-1]],
-        }.items():
+        for name, modules in self._groups(model).items():
             parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
             if parameters:
                 multiplier = getattr(settings, f"{name}_lr_multiplier")
                 groups.append({"name": name, "params": parameters, "lr": learning_rate * multiplier})
+        if not groups:
+            raise ConfigError("learning-rate multipliers: expected at least one above 0, got 0 for every group")
         return groups
 
     @abstractmethod
@@ -142,6 +142,16 @@ class Method(ABC):
         label: [B, H, W] integer, this step's channels, 0 unlabelled (base step: background), 255 ignored.
         Returns (scalar with gradient, detached scalars by name) as `ciss_fast.softmax_loss` does.
         """
+
+    @staticmethod
+    def _groups(model: SegmentationModel) -> dict[str, list[nn.Module]]:
+        """The parts of the model by parameter group."""
+        return {
+            "backbone": [model.backbone],
+            "head": [model.aspp, model.head],
+            "old_classifiers": list(model.classifiers[:-1]),
+            "new_classifier": [model.classifiers[-1]],
+        }
 
     def _frozen_batch_norms(
         self, model: SegmentationModel, step: int, settings: MethodSettings

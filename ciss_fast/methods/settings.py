@@ -27,7 +27,7 @@ class MethodSettings:
         "none": none, whatever the method says.
     dropout_at_later_steps: keep dropout on at later steps; the published recipes switch it off.
     *_lr_multiplier: multiplies the step's learning rate for one parameter group. 0 keeps its parameters as
-        they are; batch-norm statistics move all the same.
+        they are, and no gradient is computed for them; batch-norm statistics move all the same.
     published: True if ``loss_weights`` are a paper's for this task; for information only.
 
     Raises `ConfigError` for a value outside these.

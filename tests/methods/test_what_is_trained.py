@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ciss_fast.errors import ConfigError
 from ciss_fast.methods import MethodSettings, get_method
 
 PARTS = {"backbone", "aspp", "head"}
@@ -127,6 +128,28 @@ def test_group_names_members_and_learning_rates(model_at):
     }
     assert {name.split(".")[0] for name in members["backbone"]} == {"backbone"}
     assert {name.split(".")[0] for name in members["head"]} == {"aspp", "head"}
+
+
+def test_a_multiplier_of_zero_freezes_the_group_and_only_it(model_at):
+    model, method = model_at("mib", 1), get_method("mib")
+    settings = MethodSettings(backbone_lr_multiplier=0.0)
+    method.set_train_mode(model, 1, settings)
+    frozen = {name.split(".")[0] for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {"backbone"}
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+    groups = method.parameter_groups(model, 1, settings, 1.0)
+    assert [group["name"] for group in groups] == ["head", "old_classifiers", "new_classifier"]
+    method.set_train_mode(model, 1, MethodSettings())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_nothing_to_train_is_an_error(model_at):
+    names = ("backbone", "head", "old_classifiers", "new_classifier")
+    settings = MethodSettings(**{f"{name}_lr_multiplier": 0.0 for name in names})
+    model, method = model_at("mib", 1), get_method("mib")
+    method.set_train_mode(model, 1, settings)
+    with pytest.raises(ConfigError, match="^learning-rate multipliers: expected at least one above 0, got 0"):
+        method.parameter_groups(model, 1, settings, 1.0)
 
 
 def test_base_step_has_no_old_classifiers(model_at):
