@@ -11,7 +11,6 @@ struct LabelMapState {
   typedef MaskOf<Real> M;
   typedef typename LaneTable<Real>::LaneVector LaneVector;
   static constexpr int L = Simd<Real>::lanes;
-  static constexpr int BLOCK = 8;  // slots whose best class is kept in registers
 
   const LabelMapTask& task;
   Scratch scratch;
@@ -46,21 +45,38 @@ struct LabelMapState {
     for (int64_t r = 0; r < s.rows; r++)
       for (int j = 0; j < lanes; j++) weights[r * lanes + j] = Real(task.bottom_weight[s.first_row + r]);
     for (int i = 0; i < L; i++) weights[flat_count + i] = 0;
+    int slots = 0;  // the last one of 2 * run + 1 is often unused
+    for (int j = 0; j < lanes; j++) {
+      const int end = task.lanes.first_slot[j] + task.lanes.length[j];
+      slots = end > slots ? end : slots;
+    }
     for (int64_t flat = 0; flat < flat_count; flat += L) {
       const LaneVector v{flat, int(flat % lanes), load(weights + flat)};
-      for (int first = 0; first < lane_table.slots(); first += BLOCK) {
-        M best[BLOCK];
-        largest_classes(v, first, best);
-        for (int i = 0; i < L && flat + i < flat_count; i++) write_lane(v, i, first, best, classes);
-      }
+      int first = 0;
+      for (; first + 4 < slots; first += 8) block<8>(v, first, flat_count, classes);
+      if (first + 2 < slots)
+        block<4>(v, first, flat_count, classes);
+      else if (first + 1 < slots)
+        block<2>(v, first, flat_count, classes);
+      else if (first < slots)
+        block<1>(v, first, flat_count, classes);
     }
   }
 
+  // BLOCK: slots whose best class is kept in registers.
+  template <int BLOCK>
+  void block(const LaneVector& v, int first, int64_t flat_count, int32_t* classes) const {
+    M best[BLOCK];
+    largest_classes<BLOCK>(v, first, best);
+    for (int i = 0; i < L && v.flat + i < flat_count; i++) write_lane<BLOCK>(v, i, first, best, classes);
+  }
+
+  template <int BLOCK>
   void largest_classes(const LaneVector& v, int first_slot, M best[BLOCK]) const {
     const bool sigmoid = task.background_is_zero;
     V highest[BLOCK];
     for (int k = 0; k < BLOCK; k++) {
-      highest[k] = splat(sigmoid ? Real(0) : -Real(3e38));
+      highest[k] = splat(sigmoid ? Real(0) : -Real(__builtin_inf()));
       best[k] = M{};
     }
     for (int64_t c = sigmoid ? 1 : 0; c < task.classes; c++) {
@@ -78,6 +94,7 @@ struct LabelMapState {
     }
   }
 
+  template <int BLOCK>
   void write_lane(const LaneVector& v, int i, int first_slot, const M best[BLOCK], int32_t* classes) const {
     const int lane = int((v.flat + i) % lane_table.lanes);
     const int begin = task.lanes.first_slot[lane], end = begin + task.lanes.length[lane];

@@ -8,16 +8,24 @@ import torch
 from torch import Tensor
 
 from ... import backends, native
-from ..tensors import FLOAT_TYPES, LABEL_TYPES, check_label_values
+from ..tensors import check_label_values
 from . import operator  # noqa: F401  (registers the operators)
+from .checks import (
+    check_label,
+    check_logits,
+    check_num_classes,
+    check_options,
+    check_size,
+    height_and_width,
+    one_label_per_image,
+    sizes_per_image,
+)
 from .reference import confusion_reference, predict_reference
 
 __all__ = ["confusion", "predict"]
 
 backends.register("predict", reference=None, cpu=native.unavailable_reason)
 backends.register("confusion", reference=None, cpu=native.unavailable_reason)
-
-KINDS = ("softmax", "sigmoid")
 
 
 def predict(
@@ -46,19 +54,16 @@ def predict(
         TypeError, ValueError: a dtype, shape, size or kind that does not fit; the message says what was expected.
         RuntimeError: ``backend`` names one that cannot run here.
     """
-    _check_logits(logits, kind)
-    if len(size) > 0 and isinstance(size[0], Sequence):
-        if len(size) != logits.shape[0]:
-            raise ValueError(f"size: expected one (H, W) for each of {logits.shape[0]} images, got {len(size)}")
-        maps = (
-            predict(logits[i : i + 1], tuple(s), kind=kind, align_corners=align_corners, backend=backend)[0]
-            for i, s in enumerate(size)
-        )
-        return list(maps)
-    if len(size) != 2 or min(size) < 0:
-        raise ValueError(f"size: expected (H, W), got {tuple(size)}")
-    height, width = size
-    _check_map(logits, height, width)
+    check_logits(logits)
+    check_options(kind)
+    sizes = sizes_per_image(size, logits.shape[0])
+    if sizes is not None:
+        return [
+            predict(logits[i : i + 1], one, kind=kind, align_corners=align_corners, backend=backend)[0]
+            for i, one in enumerate(sizes)
+        ]
+    height, width = height_and_width(size)
+    check_size(logits, height, width)
     if backends.choose("predict", backend, logits.device) == "reference":
         return predict_reference(logits, (height, width), kind == "sigmoid", align_corners)
     return torch.ops.ciss_fast.predict(logits.detach(), height, width, kind == "sigmoid", align_corners)
@@ -90,14 +95,12 @@ def confusion(
         TypeError, ValueError: a dtype, shape or label value that does not fit; the message says what was expected.
         RuntimeError: ``backend`` names one that cannot run here.
     """
-    _check_logits(logits, kind)
-    if logits.shape[1] > num_classes:
-        raise ValueError(f"num_classes: expected at least the {logits.shape[1]} channels, got {num_classes}")
+    check_logits(logits)
+    check_options(kind, ignore_index)
+    check_num_classes(logits, num_classes)
     if not isinstance(label, Tensor):
-        if len(label) != logits.shape[0]:
-            raise ValueError(f"label: expected one map for each of {logits.shape[0]} images, got {len(label)}")
         counts = logits.new_zeros((num_classes, num_classes), dtype=torch.int64)
-        for i, one in enumerate(label):
+        for i, one in enumerate(one_label_per_image(label, logits.shape[0])):
             counts += confusion(
                 logits[i : i + 1],
                 one.unsqueeze(0),
@@ -108,33 +111,9 @@ def confusion(
                 backend=backend,
             )
         return counts
-    if label.dtype not in LABEL_TYPES:
-        raise TypeError(f"label: expected uint8, int32 or int64, got {label.dtype}")
-    if label.dim() != 3 or label.shape[0] != logits.shape[0]:
-        raise ValueError(
-            f"label: expected [B, H, W] with B = {logits.shape[0]}, got shape {list(label.shape)}"
-        )
-    if label.device != logits.device:
-        raise ValueError(f"label: expected device {logits.device} like the logits, got {label.device}")
-    _check_map(logits, label.shape[1], label.shape[2])
+    check_label(logits, label)
     sigmoid = kind == "sigmoid"
     if backends.choose("confusion", backend, logits.device) == "reference":
         check_label_values(label, num_classes, ignore_index)
         return confusion_reference(logits.detach(), label, num_classes, sigmoid, align_corners, ignore_index)
-    return torch.ops.ciss_fast.confusion(
-        logits.detach(), label, num_classes, sigmoid, align_corners, ignore_index
-    )
-
-
-def _check_logits(logits: Tensor, kind: str) -> None:
-    if logits.dtype not in FLOAT_TYPES:
-        raise TypeError(f"logits: expected float32, bfloat16, float16 or float64, got {logits.dtype}")
-    if logits.dim() != 4 or logits.shape[1] < 1:
-        raise ValueError(f"logits: expected [B, C, h, w] with C >= 1, got shape {list(logits.shape)}")
-    if kind not in KINDS:
-        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
-
-
-def _check_map(logits: Tensor, height: int, width: int) -> None:
-    if height * width > 0 and logits.shape[2] * logits.shape[3] == 0:
-        raise ValueError(f"logits: expected a map of at least 1x1, got shape {list(logits.shape)}")
+    return torch.ops.ciss_fast.confusion(logits.detach(), label, num_classes, sigmoid, align_corners, ignore_index)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ... import native
 from ..tensors import FLOAT_TYPES, LABEL_TYPES, label_error
+from .checks import check_label, check_logits, check_num_classes, check_size
 from .reference import label_dtype
 
 library = torch.library.Library("ciss_fast", "FRAGMENT")
@@ -32,6 +33,8 @@ def _logits_arguments(logits: Tensor, height: int, width: int, sigmoid: bool, al
 
 
 def _predict_cpu(logits: Tensor, height: int, width: int, sigmoid: bool, align_corners: bool) -> Tensor:
+    check_logits(logits)
+    check_size(logits, height, width)
     labels = logits.new_empty((logits.shape[0], height, width), dtype=label_dtype(logits.shape[1]))
     native.library.predict(
         **_logits_arguments(logits, height, width, sigmoid, align_corners),
@@ -44,6 +47,9 @@ def _predict_cpu(logits: Tensor, height: int, width: int, sigmoid: bool, align_c
 def _confusion_cpu(
     logits: Tensor, label: Tensor, num_classes: int, sigmoid: bool, align_corners: bool, ignore_index: int
 ) -> Tensor:
+    check_logits(logits)
+    check_label(logits, label)
+    check_num_classes(logits, num_classes)
     counts = logits.new_zeros((num_classes, num_classes), dtype=torch.int64)
     result = native.library.confusion(
         **_logits_arguments(logits, label.shape[1], label.shape[2], sigmoid, align_corners),

@@ -10,6 +10,8 @@ from ..tensors import enlarge
 
 def predict_reference(logits: Tensor, size: tuple[int, int], sigmoid: bool, align_corners: bool) -> Tensor:
     """Class of every pixel [B, H, W], uint8 or int64 (see `label_dtype`)."""
+    if logits.shape[0] * size[0] * size[1] == 0:  # interpolate makes no empty maps
+        return logits.new_empty((logits.shape[0], *size), dtype=label_dtype(logits.shape[1]))
     enlarged = enlarge(logits, size, align_corners)
     if sigmoid:  # channel 0 is no class: background where no sigmoid exceeds 1/2, that is, no logit 0
         enlarged = torch.cat([torch.zeros_like(enlarged[:, :1]), enlarged[:, 1:]], dim=1)
