@@ -65,6 +65,7 @@ struct Lanes {
   int count() const { return int(first_pixel.size()); }
 
   void find_regular() {
+    // The first such run; there is one, unless lanes are cut or the map shrinks.
     while (regular_begin < count() && right[size_t(regular_begin)] != left[size_t(regular_begin)] + 1) regular_begin++;
     regular_end = regular_begin;
     while (regular_end < count() && left[size_t(regular_end)] == left[size_t(regular_begin)] + regular_end - regular_begin &&

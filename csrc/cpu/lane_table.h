@@ -28,6 +28,8 @@ struct Scratch {
   }
 };
 
+// Most lanes lie between the columns next to those of the lane before (not where lanes are cut or the map shrinks):
+// these `regular` ones are read and written without looking up their columns.
 template <class Real>
 struct LaneTable {
   typedef VectorOf<Real> V;
@@ -62,13 +64,17 @@ struct LaneTable {
 
   // node: [width] logits of one class; table: [2][stride], centres and slopes.
   __attribute__((always_inline)) void expand(const Real* node, Real* table) const {
-    const int32_t *left = arrays.left, *right = arrays.right;
     Real *const __restrict centre = table, *const __restrict slope = table + stride;
-    for (int j = 0; j < lanes; j++) {
-      const Real first = node[left[j]], difference = node[right[j]] - first;
-      centre[j] = first + centre_weight[j] * difference;
+    const auto set = [&](int j, Real left, Real right) __attribute__((always_inline)) {
+      const Real difference = right - left;
+      centre[j] = left + centre_weight[j] * difference;
       slope[j] = step[j] * difference;
-    }
+    };
+    const int begin = arrays.regular_begin, end = arrays.regular_end;
+    const Real* const regular = node + arrays.left[begin < end ? begin : 0] - begin;
+    for (int j = 0; j < begin; j++) set(j, node[arrays.left[j]], node[arrays.right[j]]);
+    for (int j = begin; j < end; j++) set(j, regular[j], regular[j + 1]);
+    for (int j = end; j < lanes; j++) set(j, node[arrays.left[j]], node[arrays.right[j]]);
     for (int j = lanes; j < stride; j++) {
       centre[j] = centre[j - lanes];
       slope[j] = slope[j - lanes];
@@ -77,9 +83,6 @@ struct LaneTable {
 
   // The adjoint: adds the lanes' sums ([2][stride], plain and times the distance) to node [width].
   __attribute__((always_inline)) void fold(Real* sums, Real* node) const {
-    const int32_t *left = arrays.left, *right = arrays.right;
-    // Where neighbouring lanes lie between neighbouring columns (most of them, unless lanes are cut or the map
-    // shrinks), whole vectors are added.
     const int begin = arrays.regular_begin, end = arrays.regular_end;
     Real *const __restrict plain = sums, *const __restrict moment = sums + stride;
     for (int j = lanes, k = 0; j < stride; j++, k = k + 1 < lanes ? k + 1 : 0) {
@@ -90,16 +93,15 @@ struct LaneTable {
       to_right[j] = centre_weight[j] * plain[j] + step[j] * moment[j];
       to_left[j] = plain[j] - to_right[j];
     }
-    for (int j = 0; j < lanes; j++) {
-      if (j == begin && begin < end) {
-        for (int k = begin; k < end; k++) node[left[begin] + k - begin] += to_left[k];
-        for (int k = begin; k < end; k++) node[left[begin] + 1 + k - begin] += to_right[k];
-        j = end - 1;
-        continue;
-      }
-      node[left[j]] += to_left[j];
-      node[right[j]] += to_right[j];
-    }
+    const auto add = [&](int j) __attribute__((always_inline)) {
+      node[arrays.left[j]] += to_left[j];
+      node[arrays.right[j]] += to_right[j];
+    };
+    Real* const regular = node + arrays.left[begin < end ? begin : 0] - begin;
+    for (int j = 0; j < begin; j++) add(j);
+    for (int j = begin; j < end; j++) regular[j] += to_left[j];
+    for (int j = begin; j < end; j++) regular[j + 1] += to_right[j];
+    for (int j = end; j < lanes; j++) add(j);
   }
 
   // Centre and slope of a vector of lanes, from the tables of the source rows above and below.

@@ -137,7 +137,10 @@ struct BandState {
       for (int64_t j = 0; j < task.width; j++) nodes[j] = 0;
       lane_table.fold(row_sums + c * 2 * stride, nodes);
       Real* target = out + c * class_stride;
-      for (int64_t j = 0; j < task.width; j++) target[j * column_stride] += nodes[j];
+      if (column_stride == 1)
+        for (int64_t j = 0; j < task.width; j++) target[j] += nodes[j];
+      else
+        for (int64_t j = 0; j < task.width; j++) target[j * column_stride] += nodes[j];
     }
     memset(row_sums, 0, size_t(classes) * 2 * stride * sizeof(Real));
   }

@@ -16,7 +16,7 @@
 namespace ciss {
 namespace {
 
-constexpr int64_t ITEMS_WANTED = 64;      // work items per call: enough to share out, few enough to stay cheap
+constexpr int64_t ITEMS_WANTED = 32;      // work items per call: enough to share out, few enough to stay cheap
 constexpr int64_t PIXELS_PER_RANGE = 8192;
 
 // `compact`: see SoftmaxKernels::count_regions; may be null.
