@@ -1,0 +1,130 @@
+"""The kernels compiled for narrower vectors: same tolerances, same guards; run-time choice of the set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ciss_fast import native
+
+pytestmark = pytest.mark.usefixtures("needs_kernel")
+
+CHECKS = """
+import importlib.util, sys
+import numpy as np
+import torch
+from ciss_fast import native
+
+torch.set_num_threads(1)
+specification = importlib.util.spec_from_file_location("softmax_conftest", sys.argv[1])
+conftest = sys.modules["softmax_conftest"] = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(conftest)
+draw, matches, evaluate = conftest.draw_inputs, conftest.assert_matches, conftest.evaluate
+
+EVERYTHING = dict.fromkeys(conftest.TERMS, 1.0)
+for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+    for size, label_size in (
+        ((3, 4), (48, 64)), ((3, 4), (24, 32)), ((5, 7), (20, 28)), ((6, 5), (18, 15)), ((6, 5), (12, 10)),
+        ((3, 7), (24, 50)), ((9, 9), (9, 9)), ((20, 14), (13, 7)), ((1, 1), (17, 19)), ((2, 2), (3, 300)),
+    ):
+        for align_corners in (False, True):
+            inputs = draw(size=size, label_size=label_size, sequential=True, dtype=dtype)
+            matches(inputs, align_corners=align_corners, **EVERYTHING)
+
+# Both sides of the fast form's limits.
+for size, label_size in (((3, 4), (24, 64)), ((3, 4), (12, 16)), ((8, 9), (8, 9))):
+    for low, high in ((36, 48), (48, 95), (95, 150)):
+        inputs = draw(batch=10, size=size, label_size=label_size, scale=0.5, sequential=True)
+        distance = torch.linspace(low, high, 10)[:, None, None]
+        odd = ((torch.arange(size[0])[:, None] + torch.arange(size[1])) % 2).float()
+        student, teacher = inputs.student.clone(), inputs.teacher.clone()
+        student[:, 1] -= distance * odd
+        student[:, 5] -= distance * (1 - odd)
+        teacher[:, 0] -= distance * odd
+        teacher[:, 3] -= distance * (1 - odd)
+        inputs = inputs._replace(student=student, teacher=teacher)
+        for options in ({"ce": 1.0, "ali": 3.0, "kd": 1.0}, {"cce": 1.0, "ckd": 10.0}):
+            matches(inputs, **options)
+    for value in (float("nan"), float("inf"), float("-inf")):
+        inputs = draw(size=size, label_size=label_size)
+        inputs.student[1, 2, -1, 0] = value
+        result = evaluate(inputs, backend="cpu", ce=1.0)
+        assert result.total.isnan() and result.gradient.isnan().all()
+
+# The bits do not depend on the number of threads.
+inputs = draw(batch=3, size=(6, 7), label_size=(96, 112), scale=20.0)
+first = evaluate(inputs, backend="cpu", **EVERYTHING)
+torch.set_num_threads(2)
+second = evaluate(inputs, backend="cpu", **EVERYTHING)
+assert torch.equal(first.total, second.total) and torch.equal(first.gradient, second.gradient)
+
+for file in sys.argv[2:]:
+    with np.load(file) as arrays:
+        tensors = [torch.from_numpy(arrays[name]) for name in ("student", "teacher", "label")]
+        align_corners = int(arrays["align_corners"]) == 1
+        for name, options in (
+            ("alife_stage1_w3_1", {"ce": 1.0, "ali": 3.0, "kd": 1.0}), ("cce", {"cce": 1.0}), ("ckd", {"ckd": 1.0}),
+            ("focal_pseudo", {"focal": 1.0}),
+        ):
+            result = evaluate(conftest.Inputs(*tensors), backend="cpu", align_corners=align_corners, **options)
+            expected = float(arrays["loss_" + name])
+            assert abs(float(result.total) - expected) <= 1e-5 * expected, (file, name)
+            gradient = torch.from_numpy(arrays["grad_" + name])
+            error = float((result.gradient - gradient).abs().max() / gradient.abs().max())
+            assert error <= 1e-5, (file, name, error)
+print(native.library.instruction_set(), len(sys.argv) - 2)
+"""
+
+
+def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def golden_files(request) -> list[str]:
+    """Paths of golden files, or nothing where there are none."""
+    try:
+        shared_file = request.getfixturevalue("shared_file")
+    except pytest.skip.Exception:
+        return []
+    names = ("fullres_hot", "up_ade", "up_false", "up_true")
+    return [str(shared_file(str(Path("golden") / f"softmax_{name}.npz"))) for name in names]
+
+
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+def test_instruction_set(repository, golden_files, name) -> None:
+    if name not in native.library.compiled_instruction_sets():
+        pytest.skip(f"{name} is not compiled in")
+    conftest = Path(__file__).with_name("conftest.py")
+    finished = run(CHECKS, str(conftest), *golden_files, CISS_FAST_ISA=name, PYTHONPATH=str(repository))
+    if f"does not run {name}" in finished.stderr:
+        pytest.skip(f"this processor does not run {name}")
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert finished.stdout == f"{name} {len(golden_files)}\n"
+
+
+def test_unknown_instruction_set(repository) -> None:
+    code = """
+import torch, ciss_fast
+try:
+    ciss_fast.softmax_loss(torch.zeros(1, 3, 2, 2), None, torch.zeros(1, 4, 4, dtype=torch.uint8), ce=1.0)
+except RuntimeError as error:
+    print(error)
+"""
+    finished = run(code, CISS_FAST_ISA="mmx", PYTHONPATH=str(repository))
+    assert finished.stdout == "CISS_FAST_ISA: expected an instruction set that is compiled in, got mmx\n"
+
+
+def test_empty_choice_is_no_choice(repository) -> None:
+    code = "from ciss_fast import native; print(native.library.instruction_set())"
+    plain = run(code, CISS_FAST_ISA="", PYTHONPATH=str(repository))
+    assert plain.stdout.strip() in native.library.compiled_instruction_sets()
