@@ -7,6 +7,9 @@
 namespace ciss {
 
 enum class FloatType : int32_t { float32 = 0, bfloat16 = 1, float16 = 2, float64 = 3 };
+inline int64_t element_bytes(FloatType type) {
+  return type == FloatType::float64 ? 8 : type == FloatType::float32 ? 4 : 2;
+}
 enum class LabelType : int32_t { uint8 = 0, int32 = 1, int64 = 2 };
 
 // Logits [B, C, h, w]; strides in elements.

@@ -111,6 +111,8 @@ struct BandState {
     Real *const __restrict largest = column_largest, *const __restrict poison = column_poison;
     for (int64_t c = 0; c < count; c++) {
       Real* const __restrict row = out + c * width;
+      // Rows of neighbouring classes lie far apart: the processor cannot guess the next one.
+      if (c + 1 < count && view.column_stride == 1) prefetch(view, image, c + 1, i);
       read_logits(row, view, image * view.batch_stride + c * view.class_stride + i * view.row_stride,
                   view.column_stride, width, scale);
       if (c == 0)
@@ -131,14 +133,24 @@ struct BandState {
     for (int64_t j = 0; j < width; j++) lane_sums.value[SUM_POISON][0] += poison[j];
   }
 
-  // Adds the lanes' sums of a source row, folded onto its columns, to one row of the gradient, and clears them.
+  void prefetch(const LogitsView& view, int64_t image, int64_t c, int64_t i) const {
+    const int64_t bytes = element_bytes(view.type);
+    const char* row = static_cast<const char*>(view.data) +
+                      (image * view.batch_stride + c * view.class_stride + i * view.row_stride) * bytes;
+    for (int64_t j = 0; j < task.width * bytes; j += 64) __builtin_prefetch(row + j);
+  }
+
+  // The lanes' sums of a source row, folded onto its columns: one row of the gradient. Clears the sums.
   CISS_LOOP void fold_row(Real* row_sums, Real* out, int64_t class_stride, int64_t column_stride) {
+    const bool overwrite = task.every_row_once;
     for (int64_t c = 0; c < classes; c++) {
       for (int64_t j = 0; j < task.width; j++) nodes[j] = 0;
       lane_table.fold(row_sums + c * 2 * stride, nodes);
       Real* target = out + c * class_stride;
-      if (column_stride == 1)
-        for (int64_t j = 0; j < task.width; j++) target[j] += nodes[j];
+      if (overwrite && column_stride == 1)
+        memcpy(target, nodes, size_t(task.width) * sizeof(Real));
+      else if (overwrite)
+        for (int64_t j = 0; j < task.width; j++) target[j * column_stride] = nodes[j];
       else
         for (int64_t j = 0; j < task.width; j++) target[j * column_stride] += nodes[j];
     }

@@ -88,7 +88,7 @@ struct FullResolutionState {
         for (int64_t c = first; c < first + channels; c++) poison += logits[i * all_classes + c] * Real(0);
     } else {
       const int whole = count / L;
-      const int64_t bytes = view.type == FloatType::float64 ? 8 : view.type == FloatType::float32 ? 4 : 2;
+      const int64_t bytes = element_bytes(view.type);
       for (int64_t c = 0; c < channels; c++) {
         // The runs are too short for the processor to guess the next one.
         const char* next = static_cast<const char*>(view.data) + (start + (c + 1) * view.class_stride) * bytes;

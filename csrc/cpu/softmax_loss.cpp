@@ -67,6 +67,17 @@ void add_shared_rows(const SoftmaxTask& task, const std::vector<Band>& bands, co
 }
 
 template <class Real>
+void fill(const SoftmaxTask& task, Real value) {
+  const GradientView& g = task.gradient;
+  for (int64_t b = 0; b < task.batch; b++)
+    for (int64_t c = 0; c < task.classes; c++)
+      for (int64_t i = 0; i < task.height; i++)
+        for (int64_t j = 0; j < task.width; j++)
+          static_cast<Real*>(g.data)[b * g.batch_stride + c * g.class_stride + i * g.row_stride + j * g.column_stride] =
+              value;
+}
+
+template <class Real>
 std::vector<ItemSums> run_bands(SoftmaxTask& task, bool align_corners, int threads) {
   const SoftmaxKernels& kernels = *instruction_set().softmax;
   const bool double_precision = sizeof(Real) == 8;
@@ -79,8 +90,11 @@ std::vector<ItemSums> run_bands(SoftmaxTask& task, bool align_corners, int threa
   task.lanes = LaneArrays(lanes);
   task.bottom_weight = bottom_weights.data();
   for (const Strip& s : strips) task.longest_strip = std::max(task.longest_strip, s.rows);
-
   const int64_t count = int64_t(strips.size());
+  // Not where there is a single row (both sides of its strip), nor where shrinking skips rows.
+  task.every_row_once = task.height > 1 && count == task.height - 1;
+  if (task.gradient.data && !task.every_row_once) fill<Real>(task, 0);
+
   const int64_t per_band = std::max<int64_t>(1, (count * task.batch + ITEMS_WANTED - 1) / ITEMS_WANTED);
   std::vector<Band> bands;
   int64_t shared_rows = 0;
@@ -90,7 +104,7 @@ std::vector<ItemSums> run_bands(SoftmaxTask& task, bool align_corners, int threa
       const bool shared = end < count && strips[size_t(end)].top == strips[size_t(end - 1)].bottom;
       bands.push_back({image, first, end - first, shared && task.gradient.data ? shared_rows++ : -1});
     }
-  std::vector<Real> rows(size_t(shared_rows * task.classes * task.width), Real(0));
+  std::vector<Real> rows(size_t(shared_rows * task.classes * task.width));
   std::vector<ItemSums> sums(bands.size());
   const size_t workspace = kernels.workspace_bytes(task, double_precision);
   parallel_for(int64_t(bands.size()), threads, [&](int64_t item) {
@@ -130,17 +144,6 @@ std::vector<ItemSums> run_full_resolution(const SoftmaxTask& task, bool double_p
   return sums;
 }
 
-template <class Real>
-void fill(const SoftmaxTask& task, Real value) {
-  const GradientView& g = task.gradient;
-  for (int64_t b = 0; b < task.batch; b++)
-    for (int64_t c = 0; c < task.classes; c++)
-      for (int64_t i = 0; i < task.height; i++)
-        for (int64_t j = 0; j < task.width; j++)
-          static_cast<Real*>(g.data)[b * g.batch_stride + c * g.class_stride + i * g.row_stride + j * g.column_stride] =
-              value;
-}
-
 }  // namespace
 
 SoftmaxResult softmax_loss(SoftmaxTask task, bool align_corners, bool double_precision, bool check_labels,
@@ -177,6 +180,8 @@ SoftmaxResult softmax_loss(SoftmaxTask task, bool align_corners, bool double_pre
       item_sums = run_bands<double>(task, align_corners, threads);
     else
       item_sums = run_bands<float>(task, align_corners, threads);
+  } else if (task.gradient.data) {
+    double_precision ? fill<double>(task, 0) : fill<float>(task, 0);
   }
   double sum[SUM_COUNT] = {};
   for (const ItemSums& item : item_sums)

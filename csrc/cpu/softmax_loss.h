@@ -13,8 +13,8 @@ struct SoftmaxResult {
   int64_t first_invalid_image = 0, first_invalid_row = 0, first_invalid_column = 0;
 };
 
-// The caller fills in sizes, tensors and settings of `task`. The gradient (float, or double when
-// `double_precision`) must be zeroed. With `check_labels`, nothing is computed if a label is invalid: see
+// The caller fills in sizes, tensors and settings of `task`; the gradient is float, or double when
+// `double_precision`, and is overwritten. With `check_labels`, nothing is computed if a label is invalid: see
 // `invalid_labels`; without, such pixels count as ignored.
 SoftmaxResult softmax_loss(SoftmaxTask task, bool align_corners, bool double_precision, bool check_labels, int threads);
 

@@ -25,6 +25,7 @@ struct SoftmaxTask {
   LaneArrays lanes;
   const double* bottom_weight = nullptr;  // [label_height]
   int64_t longest_strip = 0;              // rows
+  bool every_row_once = false;            // every source row's gradient is folded exactly once: it may be overwritten
 
   int64_t teacher_classes() const { return teacher.data ? old_classes : 0; }
 };
@@ -33,7 +34,7 @@ struct SoftmaxBand {
   int64_t image = 0;
   const Strip* strips = nullptr;
   int64_t strip_count = 0;
-  void* shared_row = nullptr;  // [classes, width], zeroed: gradient of the last source row, if the next band starts with it
+  void* shared_row = nullptr;  // [classes, width]: gradient of the last source row, if the next band starts with it
 };
 
 struct PixelRange {

@@ -60,10 +60,7 @@ def _softmax_loss_cpu(
         raise RuntimeError(f"ciss_fast::softmax_loss needs the native library: {native.unavailable_reason}")
     check_tensors(student, teacher, label, old_classes)
     batch, classes, height, width = student.shape
-    # The kernel fills it row by row at label size, and adds to it otherwise.
     gradient = _empty_gradient(student, need_gradient)
-    if need_gradient and student.shape[2:] != label.shape[1:]:
-        gradient.zero_()
     result = native.library.softmax_loss(
         student=student.data_ptr(),
         student_type=FLOAT_TYPES.index(student.dtype),
