@@ -143,8 +143,8 @@ class StepTrainer:
                         teacher_output = teacher(images) if teacher is not None else None
                 loss, terms = self.method.loss(output, teacher_output, label, step, settings)
                 self._update(optimiser, loss)
-                # Pixel counts come with the terms as integers; they are not for the log.
-                values = {name: value for name, value in terms.items() if value.is_floating_point()}
+                # The number of pixels in every region comes with the terms; it is not for the log.
+                values = {name: value for name, value in terms.items() if not name.startswith("pixels_")}
                 values = {"loss": loss.detach(), **values}
                 log.add(iteration, values, schedule.learning_rate, last=iteration == iterations - 1)
                 if log.entries:
