@@ -172,9 +172,10 @@ def needs_kernel() -> None:
         pytest.skip(f"no compiled kernels: {native.unavailable_reason}")
 
 
-@pytest.fixture
-def restored_threads() -> Iterator[None]:
-    """Gives the number of threads back as it was."""
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A single thread unless a test sets more: on maps this small they would only wait for one another."""
     threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)

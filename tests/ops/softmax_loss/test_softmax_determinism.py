@@ -29,12 +29,9 @@ def same(result, expected) -> bool:
 @pytest.mark.parametrize("scale", [3.0, 100.0], ids=["tame", "hot"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize(("batch", "size", "label_size"), CASES)
-def test_threads(
-    softmax_inputs, softmax_evaluate, needs_kernel, restored_threads, batch, size, label_size, dtype, scale
-) -> None:
+def test_threads(softmax_inputs, softmax_evaluate, needs_kernel, batch, size, label_size, dtype, scale) -> None:
     inputs = softmax_inputs(batch=batch, size=size, label_size=label_size, scale=scale, sequential=True, dtype=dtype)
-    torch.set_num_threads(1)
-    expected = softmax_evaluate(inputs, **EVERYTHING)
+    expected = softmax_evaluate(inputs, **EVERYTHING)  # on one thread
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         for _ in range(2):
@@ -94,11 +91,8 @@ def test_what_fresh_memory_holds_does_not_leak(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_what_the_workspace_holds_does_not_leak(
-    softmax_inputs, softmax_evaluate, needs_kernel, restored_threads, dtype
-) -> None:
+def test_what_the_workspace_holds_does_not_leak(softmax_inputs, softmax_evaluate, needs_kernel, dtype) -> None:
     # The kernel keeps its scratch memory from call to call: fill it with NaN, then with other classes and sizes.
-    torch.set_num_threads(1)
     cases = [softmax_inputs(batch=b, size=s, label_size=n, dtype=dtype) for b, s, n in CASES]
     expected = [softmax_evaluate(inputs, **EVERYTHING) for inputs in cases]
     for poison in (float("nan"), 1e30):
