@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -74,13 +74,18 @@ def build_dataset(
     ``options`` are the keyword arguments of the data set's class. Raises `ConfigError` for an unknown name,
     split or option, `DataError` for data that is missing or inconsistent.
     """
+    check_options(name, options)
+    check_split(split)
+    return _FACTORIES[name](None if root is None else Path(root), split, **options)
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Raise `ConfigError` unless there is a data set ``name`` and it has all these ``options``."""
     if name not in _FACTORIES:
         raise ConfigError(f"unknown data set {name!r}: expected one of {', '.join(dataset_names())}")
-    check_split(split)
-    factory = _FACTORIES[name]
     known = [
         parameter.name
-        for parameter in inspect.signature(factory).parameters.values()
+        for parameter in inspect.signature(_FACTORIES[name]).parameters.values()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     ]
     for option in options:
@@ -88,7 +93,6 @@ def build_dataset(
             raise ConfigError(
                 f"data set {name!r} has no option {option!r}: expected one of {', '.join(known) or 'none'}"
             )
-    return factory(None if root is None else Path(root), split, **options)
 
 
 def check_split(split: str) -> None:

@@ -60,7 +60,7 @@ class FolderDataset(FileDataset):
         image_folder, label_folder = root / settings["images"], root / settings["labels"]
         list_path = root / f"{settings[split]}.txt"
         if list_path.is_file():
-            ids = [_without_suffix(name) for name in read_image_list(list_path)]
+            ids = read_image_list(list_path, _without_suffix)
             source = list_path
             image_files = files_by_stem(image_folder, IMAGE_SUFFIXES, "image")
         else:
@@ -68,7 +68,7 @@ class FolderDataset(FileDataset):
             if not image_folder.is_dir():
                 raise DataError(
                     f"{root}: no images for split {split!r}; expected the list {list_path.name} or "
-                    f"the folder {image_folder.relative_to(root).as_posix()}/"
+                    f"the folder {image_folder}"
                 )
             image_files = files_by_stem(image_folder, IMAGE_SUFFIXES, "image")
             ids = sorted(image_files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ciss_fast.data.image_files import IGNORE
@@ -12,14 +12,14 @@ from ciss_fast.errors import DataError
 MAX_CLASSES = IGNORE
 
 
-def read_image_list(path: str | os.PathLike[str]) -> list[str]:
-    """First field of each line that is not blank: the image ids (or file names), in order.
+def read_image_list(path: str | os.PathLike[str], id_of: Callable[[str], str] = str) -> list[str]:
+    """The image ids, in order: ``id_of`` the first field of each line that is not blank.
 
     Raises `DataError` if the file is missing, not text, empty, or names an image twice.
     """
     first_line: dict[str, int] = {}
     for number, line in _lines(path, "image list"):
-        name = line.split()[0]
+        name = id_of(line.split()[0])
         if name in first_line:
             raise DataError(
                 f"{path}: {name!r} on line {number} stands on line {first_line[name]} already; "

@@ -40,6 +40,9 @@ class VOCDataset(FileDataset):
     ) -> None:
         if root is None:
             raise ConfigError("data set 'voc' needs a root folder: expected the path of VOC2012, got none")
+        for option, value in (("labels", labels), ("image_list", image_list)):
+            if value is not None and not isinstance(value, str):
+                raise ConfigError(f"data set 'voc': {option} is {value!r}; expected a name")
         folder = find_voc_folder(Path(root))
         if labels is None:
             labels = (
@@ -50,7 +53,7 @@ class VOCDataset(FileDataset):
             if split == "train" and (folder / _LISTS / "train_aug.txt").is_file():
                 image_list = "train_aug"
         list_path = folder / _LISTS / f"{image_list}.txt"
-        ids = [Path(name).stem if "/" in name else name for name in read_image_list(list_path)]
+        ids = read_image_list(list_path, lambda entry: Path(entry).stem if "/" in entry else entry)
         class_file = folder / "classes.txt"
         class_names = read_class_list(class_file) if class_file.is_file() else list(VOC_CLASSES)
         image_files = files_by_stem(folder / _IMAGES, [".jpg"], "image")

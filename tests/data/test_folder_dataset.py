@@ -72,7 +72,7 @@ def test_missing_parts(listed_folder, one_line):
     (listed_folder / "train.txt").unlink()
     with pytest.raises(DataError) as caught:
         build_dataset("folder", listed_folder)
-    one_line(caught.value, listed_folder, "'train'", "train.txt", "images/train/")
+    one_line(caught.value, listed_folder, "'train'", "train.txt", listed_folder / "images" / "train")
     (listed_folder / "images" / "train").mkdir()
     with pytest.raises(DataError) as caught:
         build_dataset("folder", listed_folder)
@@ -87,6 +87,22 @@ def test_missing_parts(listed_folder, one_line):
     with pytest.raises(ConfigError) as caught:
         build_dataset("folder")
     one_line(caught.value, "root")
+
+
+def test_image_folder_elsewhere(listed_folder, tmp_path_factory, one_line):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (listed_folder / "train.txt").unlink()
+    (listed_folder / "dataset.toml").write_text(f'images = "{elsewhere.as_posix()}"\n')
+    with pytest.raises(DataError) as caught:
+        build_dataset("folder", listed_folder)
+    one_line(caught.value, "'train'", elsewhere / "train")
+
+
+def test_the_same_image_in_two_spellings(listed_folder, one_line):
+    (listed_folder / "train.txt").write_text("b\nb.jpg\n")
+    with pytest.raises(DataError) as caught:
+        build_dataset("folder", listed_folder)
+    one_line(caught.value, listed_folder / "train.txt", "'b' on line 2", "line 1")
 
 
 def test_two_files_for_one_id(listed_folder, helpers, one_line):

@@ -129,6 +129,21 @@ def test_missing_label_folder(voc_folder, one_line):
     one_line(caught.value, voc_folder / "SegmentationObject", "missing")
 
 
+def test_options_that_are_no_names(voc_folder, one_line):
+    for option, value in (("labels", 5), ("image_list", ["train"])):
+        with pytest.raises(ConfigError) as caught:
+            build_dataset("voc", voc_folder, **{option: value})
+        one_line(caught.value, "voc", option, repr(value), "expected a name")
+
+
+def test_the_same_image_in_two_spellings(voc_folder, one_line):
+    path = voc_folder / "ImageSets" / "Segmentation" / "train.txt"
+    path.write_text("2007_a\n/JPEGImages/2007_a.jpg\n")
+    with pytest.raises(DataError) as caught:
+        build_dataset("voc", voc_folder)
+    one_line(caught.value, path, "'2007_a' on line 2", "line 1")
+
+
 def test_label_map_of_another_size(voc_folder, helpers, one_line):
     path = voc_folder / "SegmentationClass" / "2007_b.png"
     helpers.label(path, helpers.halves(0, 1, size=(36, 24)))
