@@ -38,6 +38,12 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> Path:
     return atomic_write(path, lambda file: file.write(text.encode("utf-8")))
 
 
+def remove_partial_files(folder: Path) -> None:
+    """Remove, below ``folder``, what processes that were killed inside `atomic_write` have left there."""
+    for path in folder.rglob(".*.partial"):
+        path.unlink()
+
+
 def _current_umask() -> int:
     umask = os.umask(0)
     os.umask(umask)

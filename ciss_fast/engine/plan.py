@@ -26,9 +26,11 @@ from ciss_fast.data import (
     select_images,
     training_label_table,
 )
+from ciss_fast.data.dataset import check_options
 from ciss_fast.engine.config import Config
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.seeding import step_seed
+from ciss_fast.engine.settings import PerStep
 from ciss_fast.errors import ConfigError
 from ciss_fast.methods import METHODS, Method, MethodSettings, default_settings, get_method
 
@@ -116,6 +118,7 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
     if data.scale_min > data.scale_max:
         raise ConfigError(f"--scale-min: expected at most --scale-max ({data.scale_max}), got {data.scale_min}")
     root = Path(data.data_root) if data.data_root is not None else None
+    check_options(data.dataset, data.data_option)
     train_data = build_dataset(data.dataset, root, "train", **data.data_option)
     test_data = build_dataset(data.dataset, root, "val", **data.data_option)
     task = Task.parse(data.task, class_names=train_data.class_names, class_order=data.class_order)
@@ -163,7 +166,7 @@ def method_settings(config: Config, method: Method) -> MethodSettings:
     settings = config.optimisation
     return MethodSettings(
         loss_weights=weights,
-        published=published.published and all(published.loss_weights[term] == given[term] for term in given),
+        published=published.published and all(_same(published.loss_weights[term], given[term]) for term in given),
         align_corners=config.model.align_corners,
         alpha=config.method.alpha,
         freeze_batch_norm=settings.freeze_batch_norm,
@@ -173,6 +176,11 @@ def method_settings(config: Config, method: Method) -> MethodSettings:
         old_classifiers_lr_multiplier=settings.old_classifiers_lr_multiplier,
         new_classifier_lr_multiplier=settings.new_classifier_lr_multiplier,
     )
+
+
+def _same(first: PerStep | list[float], second: PerStep | list[float]) -> bool:
+    """Whether two weights are equal, be they lists or tuples."""
+    return np.array_equal(first, second)
 
 
 def effective_config(config: Config, method: Method, settings: MethodSettings) -> Config:

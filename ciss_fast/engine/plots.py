@@ -55,14 +55,12 @@ def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
         offset += entry["iterations"]
         if entry is not steps[-1]:
             axes.axvline(offset, color="0.7", linewidth=0.8)
-            for (
-                x,
-                y,
-            ) in series.values():  # a gap, so that no line leads from one step's loss to the next one's
+            for x, y in series.values():  # a gap, so that no line leads from one step's loss to the next one's
                 x.append(offset)
                 y.append(float("nan"))
     for name, (x, y) in series.items():
-        axes.plot(x, y, label=name, linewidth=2 if name == "loss" else 1)
+        # The marker shows what no line can: a step with a single entry.
+        axes.plot(x, y, label=name, linewidth=2 if name == "loss" else 1, marker=".", markersize=4)
     axes.set(xlabel="iteration (lines: next step)", ylabel="value, unweighted terms", title="loss")
     axes.set_yscale("symlog", linthresh=0.1)
     axes.grid(alpha=0.3)

@@ -16,12 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from ciss_fast.atomic_files import atomic_write, atomic_write_text
+from ciss_fast.atomic_files import atomic_write, atomic_write_text, remove_partial_files
 from ciss_fast.engine.config import Config, first_difference
 from ciss_fast.engine.tables import percent, text_table
 from ciss_fast.errors import CheckpointError, ConfigError
 
 METRICS_FORMAT = 1
+METRICS_OF_RUN = ("dataset", "task", "setting", "method", "num_steps", "mean_miou_all", "steps")
+METRICS_OF_STEP = (
+    "step", "new_classes", "iterations", "seconds_training", "seconds_testing", "miou_base", "miou_new", "miou_all",
+    "hiou", "pixel_accuracy", "miou_by_step", "iou", "loss_log",
+)  # fmt: skip
 
 
 class ResultsFolder:
@@ -42,26 +47,31 @@ class ResultsFolder:
         return self.path / "evaluation" / f"step_{step}.npz"
 
     def claim(self, config: Config) -> None:
-        """Make the folder this run's, or find that it already is.
+        """Make the folder this run's, or find that it already is; a run without a finished step gives way.
 
-        Raises `ConfigError` if it holds a run of another configuration (naming the first setting that
-        differs), or if it cannot be written.
+        What a killed process was about to write is removed. Raises `ConfigError` if the folder holds a run of
+        another configuration (naming the first setting that differs), or if it cannot be written.
         """
-        stored = self.read_config() if self.config_path.exists() else None
-        if stored is None and self.path.exists() and not self.path.is_dir():
+        if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"--output: expected a folder, got the file {self.path}")
-        if stored is not None:
-            difference = first_difference(stored, config, ("base", "later"))
+        started = self.metrics_path.exists() or any(self.path.glob("checkpoints/step_*.pt"))
+        if self.config_path.exists() and started:
+            difference = first_difference(self.read_config(), config, ("base", "later"))
             if difference is not None:
                 raise ConfigError(f"--output: {self.path} holds a run of another configuration: {difference}")
         try:
+            remove_partial_files(self.path)
             atomic_write_text(self.config_path, json.dumps(config.to_dict(), indent=2) + "\n")
         except OSError as error:
             raise ConfigError(f"--output: cannot write to {self.path}: {error.strerror or error}") from None
 
     def read_config(self) -> dict[str, Any]:
         """The stored configuration. Raises `CheckpointError` if it is missing or damaged."""
-        return _read_json(self.config_path)
+        config = _read_json(self.config_path)
+        for section, values in config.items():
+            if not isinstance(values, dict):
+                raise CheckpointError(f"{self.config_path}: expected {section} to be an object, got {values!r}")
+        return config
 
     def read_metrics(self) -> dict[str, Any]:
         """The content of ``metrics.json``. Raises `CheckpointError` if it is missing or damaged."""
@@ -70,6 +80,13 @@ class ResultsFolder:
             raise CheckpointError(
                 f"{self.metrics_path}: expected metrics of format {METRICS_FORMAT}, got {metrics.get('format')!r}"
             )
+        missing = [name for name in METRICS_OF_RUN if name not in metrics]
+        for number, entry in enumerate(metrics["steps"]):
+            if not isinstance(entry, dict):
+                raise CheckpointError(f"{self.metrics_path}: expected an object for each step, got {entry!r}")
+            missing += [f"{name} (step entry {number})" for name in METRICS_OF_STEP if name not in entry]
+        if missing:
+            raise CheckpointError(f"{self.metrics_path}: expected an entry {missing[0]}, there is none")
         return metrics
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
@@ -78,6 +95,15 @@ class ResultsFolder:
     def write_evaluation(self, step: int, confusion: np.ndarray, previews: list[np.ndarray]) -> None:
         arrays = {"confusion": confusion, **{f"preview_{i}": image for i, image in enumerate(previews)}}
         atomic_write(self.evaluation_path(step), lambda file: np.savez_compressed(file, **arrays))
+
+    def has_evaluation(self, step: int) -> bool:
+        """Whether the evaluation of a step is there and can be read."""
+        try:
+            with np.load(self.evaluation_path(step)) as arrays:
+                return all(arrays[name] is not None for name in arrays.files) and "confusion" in arrays.files
+        # A damaged archive surfaces as almost anything; whatever it is, the cure is to test again.
+        except Exception:
+            return False
 
     def read_previews(self, step: int) -> list[np.ndarray]:
         """The predicted class ids of the preview images after a step, each [H, W]."""

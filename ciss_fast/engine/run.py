@@ -22,7 +22,8 @@ from ciss_fast.engine.scoring import metrics_entry, run_tests
 from ciss_fast.engine.seeding import seed_everything
 from ciss_fast.engine.summaries import Summaries
 from ciss_fast.engine.tables import percent
-from ciss_fast.engine.train_step import StepTrainer
+from ciss_fast.engine.train_step import StepTrainer, step_learning_rate
+from ciss_fast.errors import ConfigError
 from ciss_fast.models import SegmentationModel, build_model
 
 
@@ -63,6 +64,7 @@ class Run:
 
     def prepare(self) -> None:
         """Find what step 0 starts from (which finds a wrong weights file or base), then claim the folder."""
+        self._rehearse()
         if not checkpoint_path(self.results.path, 0).exists():
             if self.config.run.base_from is not None:
                 self.start = load_base(self.config.run.base_from, self.plan)
@@ -72,13 +74,34 @@ class Run:
         self.results.claim(self.config)
         self.metrics = self._read_metrics()
 
+    def _rehearse(self) -> None:
+        """Go through all steps with a model without memory, so that settings it cannot be trained with (a batch
+        of one image, no learning rate above 0) are found now.
+
+        Raises `ConfigError` naming the step.
+        """
+        plan, data = self.plan, self.config.data
+        with torch.device("meta"):
+            model = self._build_model(plan.training_task.classes_per_step[:1], pretrained=False)
+        for step in range(plan.num_steps):
+            count, settings = len(plan.training_images[step]), plan.settings_at(step)
+            if step > 0:
+                model.add_classifier(plan.training_task.classes_per_step[step])
+            plan.method.set_train_mode(model, step, settings)
+            images = torch.empty(min(data.batch_size, count), 3, data.crop_size, data.crop_size, device="meta")
+            try:
+                plan.method.parameter_groups(model, step, settings, step_learning_rate(self.config, step))
+                model(images)
+            except (ConfigError, ValueError) as error:  # a batch norm of a single value is torch's ValueError
+                raise ConfigError(f"step {step} with {count} training images: {error}") from None
+
     def do_step(self, step: int) -> None:
         """Train a step and score its model, or find that this has been done."""
         path = checkpoint_path(self.results.path, step)
         if path.exists():
             self.last = load_own(self.results.path, step, self.plan)
             done = any(entry["step"] == step for entry in self.metrics["steps"])
-            if done and self.results.evaluation_path(step).exists():
+            if done and self.results.has_evaluation(step):
                 self.reporter.message(f"step {step}: already done")
                 return
         else:

@@ -168,7 +168,8 @@ def _describe(declared: Any) -> str:
             item = {int: "whole numbers", float: "numbers"}.get(typing.get_args(option)[0], "values")
             parts.append(f"{item} separated by commas")
         elif typing.get_origin(option) is dict:
-            parts.append("name=value")
+            values = typing.get_args(option)[1]
+            parts.append("name=value" if values is Any else f"name=value with {_describe(values)}")
         else:
             parts.append(names.get(option, str(option)))
     return " or ".join(parts)

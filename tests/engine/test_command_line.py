@@ -61,6 +61,15 @@ def test_command_line_overrides_the_recipe_and_is_saved(tmp_path):
         (["--class-order", "1,1,2"], "class 1 (circle) repeats"),
         (["--scale-min", "3"], "--scale-min: expected at most --scale-max (2.0), got 3.0"),
         (["--device", "gpu"], "--device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (["--device", "meta"], "--device: expected auto, cpu, cuda or cuda:N, got 'meta'"),
+        (["--device", "cpu:1"], "--device: expected auto, cpu, cuda or cuda:N, got 'cpu:1'"),
+        (["--data-option", "root=x"], "'shapes' has no option 'root'"),
+        (["--batch-size", "1"], "step 0 with 33 training images: batch size 1: "),
+        (
+            ["--backbone-lr-multiplier", "0", "--head-lr-multiplier", "0", "--later-new-classifier-lr-multiplier", "0",
+             "--old-classifiers-lr-multiplier", "0"],
+            "step 1 with 21 training images: learning-rate multipliers: expected at least one above 0",
+        ),
         (["--base-from", "/nonexistent/run"], "--base-from: expected a run with a finished base step"),
         # One image shows at most four classes, so several of seven steps have none.
         (["--task", "6-1", "--data-option", "train_images=1"], "none of 1 images; expected some that show "),

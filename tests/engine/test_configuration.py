@@ -6,6 +6,8 @@ from ciss_fast.engine.config import Config, all_settings, first_difference, load
 from ciss_fast.engine.settings import at_step
 from ciss_fast.errors import ConfigError
 
+WEIGHTS = "name=value with a number or numbers separated by commas"
+
 
 def test_setting_names_are_unique_over_all_sections():
     names = [field.name for _, field, _ in all_settings()]
@@ -72,8 +74,8 @@ def test_values_from_text_and_from_files(name, value, expected):
             "cat",
             "--class-order: expected whole numbers separated by commas or none, got 'cat'",
         ),
-        ("loss_weight", ["ali"], "--loss-weight: expected name=value, got ['ali']"),
-        ("loss_weight", ["ali=x"], "--loss-weight: expected name=value, got ['ali=x']"),
+        ("loss_weight", ["ali"], f"--loss-weight: expected {WEIGHTS}, got ['ali']"),
+        ("loss_weight", ["ali=x"], f"--loss-weight: expected {WEIGHTS}, got ['ali=x']"),
         ("method", 3, "--method: expected text, got 3"),
         ("learning_rate", 1, "--learning-rate: unknown setting"),
     ],

@@ -17,6 +17,8 @@ def test_published_loss_weights_by_default():
     settings = settings_of("alife", dataset="voc", task="15-1")
     assert settings.loss_weights == {"ali": [3, 5, 2, 3, 2], "kd": [1, 10, 1, 10, 1]}
     assert settings.published
+    assert settings_of("alife", dataset="voc", task="15-1", loss_weight={"ali": [3, 5, 2, 3, 2]}).published
+    assert not settings_of("alife", dataset="voc", task="15-1", loss_weight={"ali": [3, 5, 2, 3, 1]}).published
 
 
 def test_given_loss_weights_win_and_those_of_other_methods_are_left_out():

@@ -6,7 +6,7 @@ from PIL import Image
 from rich.console import Console
 
 from ciss_fast.engine.compare import compare_runs, comparison_table
-from ciss_fast.engine.plots import class_palette, draw_predictions
+from ciss_fast.engine.plots import class_palette, draw_curves, draw_predictions
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.tables import percent, text_table
 from ciss_fast.errors import ConfigError
@@ -52,6 +52,17 @@ def test_palette_has_the_colours_of_pascal_voc():
     known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 8: (64, 0, 0)}
     known |= {15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
     assert {index: tuple(int(value) for value in palette[index]) for index in known} == known
+
+
+def test_a_step_with_a_single_loss_entry_is_drawn(tmp_path):
+    log = [{"iteration": 4, "learning_rate": 0.1, "loss": 2.0}]
+    step = entry(0, 0.6, None, 0.6, None) | {"iterations": 5, "loss_log": log}
+    colours = []
+    for name, steps in (("with", [step]), ("without", [step | {"loss_log": []}])):
+        with Image.open(draw_curves(tmp_path / f"{name}.png", METRICS | {"steps": steps})) as picture:
+            left = np.asarray(picture.convert("RGB"))[:, : picture.width // 2 - 150]  # the legend lies further right
+            colours.append({tuple(colour) for colour in left.reshape(-1, 3).tolist()})
+    assert (31, 119, 180) in colours[0] - colours[1]
 
 
 def test_predictions_picture_has_a_column_for_every_step(tmp_path):

@@ -157,6 +157,61 @@ def test_folder_of_another_configuration_is_refused(alife_run, tmp_path, tiny_tr
     assert (run / "config.json").read_bytes() == (alife_run / "config.json").read_bytes()
 
 
+def test_folder_without_a_finished_step_may_be_used_with_another_configuration(tmp_path, tiny_train):
+    run = tmp_path / "run"
+    with pytest.raises(CissFastError, match="the loss is"):
+        tiny_train(run, method="ft", task="joint", lr_base=1e30)
+    assert (run / "config.json").exists()
+    tiny_train(run, method="ft", task="joint", lr_base=1e-2)
+    assert json.loads((run / "config.json").read_text())["optimisation"]["lr_base"] == 1e-2
+
+
+def test_what_a_killed_process_was_writing_is_removed(alife_run, tmp_path, tiny_train):
+    run = shutil.copytree(alife_run, tmp_path / "run")
+    partial = run / "checkpoints" / ".step_3.pt.abc.partial"
+    partial.write_bytes(b"half")
+    tiny_train(run, method="alife")
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04", None])
+def test_damaged_evaluation_is_made_again(alife_run, tmp_path, tiny_train, content):
+    run = shutil.copytree(alife_run, tmp_path / "run")
+    path = run / "evaluation" / "step_1.npz"
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    tiny_train(run, method="alife")
+    assert without_times(run) == without_times(alife_run)
+    with np.load(path) as made, np.load(alife_run / "evaluation" / "step_1.npz") as expected:
+        assert made.files == expected.files
+        assert all(np.array_equal(made[name], expected[name]) for name in made.files)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.json", '{"format": 1, "steps": []}', "metrics.json: expected an entry dataset, there is none"),
+        ("metrics.json", '{"format": 1, "steps": [3]}', "metrics.json: expected an object for each step, got 3"),
+        ("metrics.json", '{"format": 2}', "metrics.json: expected metrics of format 1, got 2"),
+        ("metrics.json", '{"format"', "metrics.json: cannot be read: "),
+        ("config.json", '{"data": 3}', "config.json: expected data to be an object, got 3"),
+        ("config.json", "[]", "config.json: expected a JSON object, got list"),
+    ],
+)
+def test_damaged_json_is_named(alife_run, tmp_path, tiny_train, name, content, message):
+    run = shutil.copytree(alife_run, tmp_path / "run")
+    (run / name).write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        tiny_train(run, method="alife")
+
+
+def test_missing_score_of_a_step_is_named(alife_run, tmp_path):
+    metrics = json.loads((alife_run / "metrics.json").read_text())
+    del metrics["steps"][1]["hiou"]
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(CheckpointError, match=r"metrics.json: expected an entry hiou \(step entry 1\), there is none"):
+        ResultsFolder(tmp_path).read_metrics()
+
+
 def test_settings_without_influence_may_change(alife_run, tmp_path, tiny_train):
     run = shutil.copytree(alife_run, tmp_path / "run")
     tiny_train(run, method="alife", log_every=5, eval_batch_size=3)
