@@ -55,12 +55,13 @@ def test_model_is_tested_in_evaluation_mode(batches):
     assert not model.training
 
 
-def test_predictions_have_the_size_of_their_images(batches):
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_predictions_have_the_size_of_their_images(batches, align_corners):
     images = [images[0] for images, _ in batches]
-    predictions = predict_images(Averages(), images, CPU, align_corners=False)
+    predictions = predict_images(Averages(), images, CPU, align_corners=align_corners)
     for image, prediction in zip(images, predictions, strict=True):
         logits = Averages()(image[None].double()).logits
-        enlarged = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        enlarged = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=align_corners)
         np.testing.assert_array_equal(prediction, enlarged.argmax(1)[0].numpy())
 
 

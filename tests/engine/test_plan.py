@@ -1,12 +1,28 @@
 import numpy as np
 import pytest
+import torch
 
 from ciss_fast.data import Task
 from ciss_fast.engine.config import Config
+from ciss_fast.engine.evaluate import confusion_matrix, predict_images
 from ciss_fast.engine.plan import choose_previews, make_plan, method_settings
+from ciss_fast.engine.precision import Precision
 from ciss_fast.engine.progress import Reporter
+from ciss_fast.engine.scoring import run_tests
 from ciss_fast.engine.seeding import step_seed
 from ciss_fast.methods import get_method
+from ciss_fast.models import SegmentationOutput
+
+
+class SevenAverages(torch.nn.Module):
+    """Seven logits a pixel at 1/8 of the image, from local averages of its colours."""
+
+    num_classes = 7
+
+    def forward(self, images):
+        means = torch.nn.functional.avg_pool2d(images, 8)
+        logits = torch.cat([means, -means, means[:, :1].abs()], dim=1)
+        return SegmentationOutput(logits, logits)
 
 
 def settings_of(method: str, **settings: object):
@@ -43,6 +59,35 @@ def test_mib_trains_on_ignored_pixels_as_background(tiny_config):
         labels[method] = np.concatenate([label.numpy() for _, label in plan.training_batches(1)])
     assert 255 in labels["alife"] and 255 not in labels["mib"]
     np.testing.assert_array_equal(np.where(labels["alife"] == 255, 0, labels["alife"]), labels["mib"])
+
+
+def test_settings_reach_method_transform_and_selection(tiny_config):
+    def plan(**settings):
+        return make_plan(tiny_config(**settings), Reporter(quiet=True))
+
+    assert [plan(align_corners=flag).settings.align_corners for flag in (False, True)] == [False, True]
+    transform = plan(flip=False, scale_min=0.25, scale_max=0.75).training_batches(0).loader.dataset.transform
+    assert (transform.crop.size, transform.crop.scale, transform.flip.probability) == (32, (0.25, 0.75), 0)
+    assert plan().training_batches(0).loader.dataset.transform.flip.probability == 0.5
+    images = {setting: plan(setting=setting).training_images for setting in ("overlapped", "disjoint")}
+    assert len(images["disjoint"][0]) < len(images["overlapped"][0])
+    assert len(images["disjoint"][2]) == len(images["overlapped"][2])
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_test_scores_enlarge_as_configured(tiny_config, align_corners):
+    plan = make_plan(tiny_config(align_corners=align_corners), Reporter(quiet=True))
+    model = SevenAverages()
+    cpu = Precision(torch.device("cpu"), None, channels_last=False)
+    counts, previews = run_tests(plan, 0, model, cpu, Reporter(quiet=True))
+    right, wrong = (
+        confusion_matrix(model, plan.test_batches(0), 7, cpu, align_corners=flag)
+        for flag in (align_corners, not align_corners)
+    )
+    assert (counts == right).all() and (counts != wrong).any()
+    for (image, _), preview in zip(plan.previews(0), previews, strict=True):
+        (expected,) = predict_images(model, [image], cpu, align_corners=align_corners)
+        assert (preview == expected).all()  # without a class order a channel is its class
 
 
 def test_unseen_classes_are_background_or_ignored(tiny_config):
