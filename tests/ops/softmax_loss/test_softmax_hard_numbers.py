@@ -14,7 +14,7 @@ ALIFE = {"ce": 1.0, "ali": 3.0, "kd": 1.0}
 MIB = {"cce": 1.0, "ckd": 10.0}
 FOCAL = {"focal": 1.0}
 ALL_REGIONS = {"ce": 1.0, "cce": 1.0, "kd": 1.0, "ckd": 1.0, "ali": 1.0, "kd_region": "all"}
-ENLARGED = [((2, 3), (10, 48)), ((2, 4), (9, 32)), ((4, 4), (16, 16)), ((5, 6), (10, 12)), ((3, 4), (40, 15))]
+ENLARGED = [((2, 4), (32, 64)), ((3, 4), (24, 32)), ((4, 4), (16, 16)), ((5, 6), (10, 12)), ((3, 4), (40, 30))]
 AT_LABEL_SIZE = ((8, 9), (8, 9))
 SHRUNK = ((15, 12), (8, 5))
 SIZES = [*ENLARGED, AT_LABEL_SIZE, SHRUNK]
@@ -96,8 +96,8 @@ def test_constant_logits(softmax_inputs, softmax_matches, value, size, label_siz
 @pytest.mark.parametrize(("size", "label_size"), SIZES, ids=size_id)
 @pytest.mark.parametrize("channel", [0, 2, 6])
 def test_one_class_dominates(softmax_inputs, softmax_matches, channel, size, label_size, options) -> None:
-    inputs = softmax_inputs(batch=8, size=size, label_size=label_size, scale=0.5, sequential=True)
-    distance = torch.linspace(30, 120, 8)[:, None, None]
+    inputs = softmax_inputs(batch=16, size=size, label_size=label_size, scale=0.5, sequential=True)
+    distance = torch.linspace(30, 120, 16)[:, None, None]
     student, teacher = inputs.student.clone(), inputs.teacher.clone()
     student[:, channel] += distance
     teacher[:, channel % 4] += distance.flip(0)
@@ -108,9 +108,9 @@ def test_one_class_dominates(softmax_inputs, softmax_matches, channel, size, lab
 @pytest.mark.parametrize(("size", "label_size"), SIZES, ids=size_id)
 def test_old_classes_far_below_new_ones(softmax_inputs, softmax_matches, size, label_size, options) -> None:
     # KD and CCE need the old classes' own sum however small its share of the whole.
-    inputs = softmax_inputs(batch=8, size=size, label_size=label_size, scale=0.5, sequential=True)
+    inputs = softmax_inputs(batch=16, size=size, label_size=label_size, scale=0.5, sequential=True)
     student = inputs.student.clone()
-    student[:, :4] -= torch.linspace(30, 90, 8)[:, None, None, None]
+    student[:, :4] -= torch.linspace(30, 90, 16)[:, None, None, None]
     softmax_matches(inputs._replace(student=student), absolute=1e-6, **options)
 
 
@@ -147,6 +147,47 @@ def test_every_class_at_its_own_distance(softmax_inputs, softmax_matches, size, 
     inputs = inputs._replace(student=moved[0], teacher=moved[1])
     for options in (ALIFE, MIB):
         softmax_matches(inputs, **options)
+
+
+@pytest.mark.parametrize("options", [ALIFE, MIB, ALL_REGIONS], ids=options_id)
+@pytest.mark.parametrize("width", [12, 24, 48, 64, 40])
+def test_small_sums_all_along_a_row(softmax_inputs, softmax_matches, width, options) -> None:
+    # The one label row lies halfway between two rows of nodes where classes swap places: every exponential is small
+    # there, and another class, itself about as small at one column, counts although it is negligible at the next.
+    distance = torch.cat([torch.linspace(76, 84, 9), torch.linspace(90, 170, 9)])
+    distance, below = torch.meshgrid(distance, torch.tensor([0.0, 1.0, 2.0, 3.0, 10.0]), indexing="ij")
+    distance, below = distance.reshape(-1, 1, 1), below.reshape(-1, 1, 1)
+    size = (2, 4)
+    inputs = softmax_inputs(batch=len(distance), size=size, label_size=(1, width), scale=0.2, sequential=True)
+    odd_row, odd_column = torch.tensor([[0.0], [1.0]]).expand(size), (torch.arange(4) % 2.0).expand(size)
+    moved = []
+    for logits, (first, second) in zip(inputs[:2], ((1, 5), (0, 2)), strict=True):
+        logits = logits - (distance / 2 + below + 85 * odd_column)[:, None]
+        logits[:, first] = -distance * odd_row
+        logits[:, second] = -distance * (1 - odd_row)
+        moved.append(logits)
+    softmax_matches(inputs._replace(student=moved[0], teacher=moved[1]), absolute=1e-6, **options)
+
+
+@pytest.mark.parametrize("term", ["ce", "cce", "kd", "ckd", "ali"])
+@pytest.mark.parametrize(("size", "label_size"), SIZES, ids=size_id)
+def test_large_weights_on_few_pixels(softmax_inputs, softmax_matches, size, label_size, term) -> None:
+    # Exponentials near the largest float, times weights that no number of pixels divides.
+    for pixel in range(6):
+        inputs = softmax_inputs(batch=8, size=size, label_size=label_size, scale=0.5, seed=pixel)
+        odd = (torch.arange(size[1]) % 2).float()
+        distance = torch.linspace(60, 170, 8)[:, None, None]
+        student, teacher = inputs.student.clone(), inputs.teacher.clone()
+        for logits, (first, second) in ((student, (1, 5)), (teacher, (0, 2))):
+            logits[:, first] -= distance * odd
+            logits[:, second] -= distance * (1 - odd)
+        label = torch.full_like(inputs.label, 255)
+        label[:, -1 - pixel % 2, pixel * (label_size[1] - 1) // 5] = 0 if term in ("ali", "cce") else 5
+        inputs = inputs._replace(student=student, teacher=teacher, label=label)
+        # Each image by itself: its pixel alone makes the loss.
+        for image in range(8):
+            one = type(inputs)(*(x[image : image + 1] for x in inputs))
+            softmax_matches(one, absolute=1e-5, **{term: 1e4, f"{term}_average": "region"})
 
 
 @pytest.mark.parametrize("factor", [1.0, 4.0, 20.0])
