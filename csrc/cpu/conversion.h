@@ -61,8 +61,8 @@ CISS_INLINE void read_logits(Real* out, const LogitsView& view, int64_t offset, 
 
 CISS_INLINE int32_t to_label(uint8_t x) { return x; }
 CISS_INLINE int32_t to_label(int32_t x) { return x; }
-// What does not fit becomes a number that is no class.
-CISS_INLINE int32_t to_label(int64_t x) { return x == int64_t(int32_t(x)) ? int32_t(x) : INT32_MIN + 1; }
+// What does not fit becomes a number that is no class, nor an ignore_index (see the checks in Python).
+CISS_INLINE int32_t to_label(int64_t x) { return x == int64_t(int32_t(x)) ? int32_t(x) : INT32_MIN; }
 
 template <class Element>
 CISS_INLINE void convert_labels(int32_t* out, const Element* in, int64_t stride, int64_t count) {

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <exception>
+#include <mutex>
 #include <new>
 
 namespace ciss {
@@ -27,14 +29,25 @@ inline void* thread_workspace(size_t bytes) {
 }
 
 // Calls body(item) for every item. Items must be independent; which thread takes which is not fixed. libgomp is
-// shared with torch, so this runs on torch's own pool of threads.
+// shared with torch, so this runs on torch's own pool of threads. An exception (want of memory) is passed on once all
+// threads are through: it must not leave a thread's part of the loop.
 template <class Body>
 void parallel_for(int64_t items, int threads, const Body& body) {
+  std::mutex mutex;
+  std::exception_ptr failure;
 #ifdef _OPENMP
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (items > 1 && threads > 1)
 #endif
-  for (int64_t item = 0; item < items; item++) body(item);
+  for (int64_t item = 0; item < items; item++) {
+    try {
+      body(item);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!failure) failure = std::current_exception();
+    }
+  }
   (void)threads;
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace ciss

@@ -148,9 +148,8 @@ void GeometricLanes<RUN>::focal_terms_of_targets(const FloatMask* pseudo_label, 
                                                  const Float* sum_new, const FloatMask words[REGION_COUNT],
                                                  Float* weight_all) {
   const int L = State::L;
-  const int32_t* label[L];  // of the lane's pixel at slot 0
-  for (int i = 0; i < L; i++)
-    label[i] = state.strip_labels + state.lane_table.pixel_of(v, i, 0, state.task.label_width);
+  int64_t pixel[L];  // the lane's pixel at slot 0, counted along the strip
+  for (int i = 0; i < L; i++) pixel[i] = state.lane_table.pixel_of(v, i, 0, state.task.label_width);
   FloatMask current = FloatMask{} - 1;  // target of each lane; -1: none
   Float centre = splat(0.f), slope = centre, count = centre, moment = centre;
   const auto store_target = [&](int i) {
@@ -162,7 +161,7 @@ void GeometricLanes<RUN>::focal_terms_of_targets(const FloatMask* pseudo_label, 
     FloatMask target = unlabelled ? pseudo_label[slot] : FloatMask{} - 1;
     if (any(with_label))
       for (int i = 0; i < L; i++)
-        if (with_label[i]) target[i] = label[i][slot];
+        if (with_label[i]) target[i] = state.strip_labels[pixel[i] + slot];
     const FloatMask changed = (target != current) & (target >= 0);
     if (any(changed))
       for (int i = 0; i < L; i++) {
@@ -273,7 +272,7 @@ bool GeometricLanes<RUN>::run() {
   for (int slot = 0; slot < SLOTS; slot++)
     weight_new[slot] = region_masks(words, slot).pick(k.log_all, k.has_old_labels);
   if (k.focal_used) {
-    FloatMask pseudo_label[SLOTS];
+    FloatMask pseudo_label[SLOTS] = {};
     if (k.teacher && any(words[0])) pseudo_labels(pseudo_label);
     focal_terms_of_targets(pseudo_label, sum_old, sum_new, words, weight_new);
   }

@@ -54,7 +54,7 @@ def check_options(kind: str, ignore_index: int = 255) -> None:
     """Raise ValueError for a kind that does not exist or an ``ignore_index`` the kernels cannot compare."""
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
-    if not isinstance(ignore_index, Integral) or not -(2**31) <= ignore_index < 2**31:
+    if not isinstance(ignore_index, Integral) or not -(2**31) < ignore_index < 2**31:
         raise ValueError(f"ignore_index: expected a 32-bit integer, got {ignore_index!r}")
 
 

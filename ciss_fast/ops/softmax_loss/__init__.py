@@ -8,7 +8,7 @@ from torch import Tensor
 from ... import backends, native
 from ..tensors import check_label_values
 from .operator import AVERAGE_CODES, KD_REGION_BITS
-from .options import NEEDS_TEACHER, TERMS, SoftmaxLossOptions, check_options, check_tensors
+from .options import NEEDS_TEACHER, TERMS, SoftmaxLossOptions, check_options, check_tensors, check_types
 from .reference import softmax_loss_reference
 
 __all__ = ["softmax_loss"]
@@ -80,16 +80,17 @@ def softmax_loss(
         The total (a scalar with gradient on ``student``; float32, or float64 for float64 logits), and a dict of
         detached scalars: the unweighted value of every term whose weight is not 0, by name, and the number of
         pixels of each region as ``pixels_unlabelled``, ``pixels_old``, ``pixels_new``, ``pixels_ignored``.
-        A NaN or an infinity anywhere in the logits gives a NaN total.
+        A NaN or an infinity anywhere in the logits gives a NaN total. The gradient may share memory with the graph:
+        a hook that changes it in place rules out a second backward pass through the same graph.
 
     Raises:
-        TypeError: a dtype that is not supported.
+        TypeError: an argument of another kind or a dtype that is not supported.
         ValueError: shapes, devices, options or label values that do not fit; the message names the argument,
             what was expected and what came.
         RuntimeError: ``backend`` names one that cannot run here (see ``python -m ciss_fast.info``).
     """
     if old_classes is None:
-        old_classes = 0 if teacher is None else teacher.shape[1] if teacher.dim() == 4 else -1
+        old_classes = teacher.shape[1] if isinstance(teacher, Tensor) and teacher.dim() == 4 else 0
     options = SoftmaxLossOptions(
         weights={"ce": ce, "cce": cce, "kd": kd, "ckd": ckd, "ali": ali, "focal": focal},
         old_classes=old_classes,
@@ -107,11 +108,12 @@ def softmax_loss(
         kd_region=kd_region,
         check_labels=check_labels,
     )
+    check_types(student, teacher, label, options)
     check_tensors(student, teacher, label, old_classes)
     check_options(options, teacher is not None)
     backend = backends.choose("softmax_loss", backend, student.device)
     if backend == "reference":
-        if check_labels and not torch.compiler.is_compiling():
+        if check_labels and label.device.type != "meta" and not torch.compiler.is_compiling():
             check_label_values(label, student.shape[1], ignore_index)
         total, terms, pixels = softmax_loss_reference(student, teacher, label, options)
     else:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ... import native
 from ..tensors import FLOAT_TYPES, LABEL_TYPES, label_error
-from .options import AVERAGES, TERMS, check_tensors
+from .options import AVERAGES, TERMS, SoftmaxLossOptions, check_options, check_tensors
 
 # Region bits of csrc/core/softmax_terms.h.
 _UNLABELLED, _OLD, _NEW, _IGNORED = 1, 2, 4, 8
@@ -42,6 +42,35 @@ def _empty_gradient(student: Tensor, need_gradient: bool) -> Tensor:
     return torch.empty_like(student, dtype=_result_type(student))
 
 
+def _check_codes(
+    teacher: Tensor | None,
+    old_classes: int,
+    weights: list[float],
+    averages: list[int],
+    kd_region: int,
+    alpha: float,
+    ignore_index: int,
+) -> None:
+    """The operator can be called past `ciss_fast.softmax_loss`: what the kernel would take on trust is checked here."""
+    if len(weights) != len(TERMS) or len(averages) != len(TERMS):
+        raise ValueError(
+            f"weights, averages: expected {len(TERMS)} values each, got {len(weights)} and {len(averages)}"
+        )
+    if not all(code in AVERAGE_CODES.values() for code in averages):
+        raise ValueError(f"averages: expected codes 0 to {len(AVERAGES) - 1}, got {averages}")
+    regions = {bits: name for name, bits in KD_REGION_BITS.items()}
+    if kd_region not in regions:
+        raise ValueError(f"kd_region: expected one of {', '.join(map(str, regions))}, got {kd_region}")
+    options = SoftmaxLossOptions(
+        weights=dict(zip(TERMS, weights, strict=True)),
+        old_classes=old_classes,
+        alpha=alpha,
+        ignore_index=ignore_index,
+        kd_region=regions[kd_region],
+    )
+    check_options(options, teacher is not None)
+
+
 def _softmax_loss_cpu(
     student: Tensor,
     teacher: Tensor | None,
@@ -59,6 +88,7 @@ def _softmax_loss_cpu(
     if native.library is None:
         raise RuntimeError(f"ciss_fast::softmax_loss needs the native library: {native.unavailable_reason}")
     check_tensors(student, teacher, label, old_classes)
+    _check_codes(teacher, old_classes, weights, averages, kd_region, alpha, ignore_index)
     batch, classes, height, width = student.shape
     gradient = _empty_gradient(student, need_gradient)
     result = native.library.softmax_loss(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
+import torch
 from torch import Tensor
 
 from ..tensors import FLOAT_TYPES, LABEL_TYPES
@@ -37,10 +39,31 @@ class SoftmaxLossOptions:
         return {name: self.weights[name] for name in TERMS if self.weights[name] != 0}
 
 
+def check_types(student: object, teacher: object, label: object, options: SoftmaxLossOptions) -> None:
+    """Raise TypeError naming the first argument that is not of its kind at all."""
+    for name, value in {"student": student, "teacher": teacher, "label": label}.items():
+        if name == "teacher" and value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+        if value.layout != torch.strided:
+            raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
+    for name, number in {**options.weights, "alpha": options.alpha}.items():
+        if isinstance(number, bool) or not isinstance(number, Real):
+            raise TypeError(f"{name}: expected a number, got {number!r}")
+    for name in ("old_classes", "ignore_index"):
+        number = getattr(options, name)
+        if isinstance(number, bool) or not isinstance(number, Integral):
+            raise TypeError(f"{name}: expected an integer, got {number!r}")
+    for name in ("align_corners", "check_labels"):
+        if not isinstance(getattr(options, name), bool):
+            raise TypeError(f"{name}: expected True or False, got {getattr(options, name)!r}")
+
+
 def check_options(options: SoftmaxLossOptions, has_teacher: bool) -> None:
     """Raise ValueError for values that do not exist or do not fit together."""
     for name, weight in options.weights.items():
-        if not math.isfinite(weight):
+        if not -math.inf < weight < math.inf:  # math.isfinite cannot be traced by torch.compile
             raise ValueError(f"{name}: expected a finite weight, got {weight}")
     active = options.active_weights()
     if not active:
@@ -52,9 +75,9 @@ def check_options(options: SoftmaxLossOptions, has_teacher: bool) -> None:
             )
     if options.kd_region not in KD_REGIONS:
         raise ValueError(f"kd_region: expected one of {', '.join(KD_REGIONS)}, got {options.kd_region!r}")
-    if not (math.isfinite(options.alpha) and options.alpha > 0):
+    if not 0 < options.alpha < math.inf:
         raise ValueError(f"alpha: expected a finite number above 0, got {options.alpha}")
-    if not -(2**31) <= options.ignore_index < 2**31:
+    if not -(2**31) < options.ignore_index < 2**31:
         raise ValueError(f"ignore_index: expected a 32-bit integer, got {options.ignore_index}")
     if not has_teacher:
         wanting = [name for name in NEEDS_TEACHER if name in active]
@@ -81,6 +104,10 @@ def check_tensors(student: Tensor, teacher: Tensor | None, label: Tensor, old_cl
     classes = student.shape[1]
     if classes < 1:
         raise ValueError("student: expected at least one channel, got 0")
+    if teacher is not None and teacher.dim() != 4:
+        raise ValueError(f"teacher: expected logits [B, old_classes, h, w], got shape {list(teacher.shape)}")
+    if teacher is not None and teacher.shape[1] > classes:
+        raise ValueError(f"teacher: expected at most the student's {classes} channels, got shape {list(teacher.shape)}")
     if not 0 <= old_classes <= classes:
         raise ValueError(f"old_classes: expected 0 to {classes} (the student's channels), got {old_classes}")
     if label.shape[1] * label.shape[2] > 0 and student.shape[2] * student.shape[3] == 0:
