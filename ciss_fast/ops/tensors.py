@@ -16,6 +16,8 @@ def enlarge(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tenso
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
+    if 0 in size:  # interpolate makes no empty maps
+        return logits.new_zeros((*logits.shape[:2], *size))
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
 
 

@@ -36,7 +36,7 @@ struct Simd<float> {
   typedef int32_t Integer;
   static constexpr int lanes = CISS_VECTOR_BYTES / 4;
   static constexpr Integer exponent_bias = 127, mantissa_bits = 23;
-  static constexpr float smallest_exponent = -126;
+  static constexpr float smallest_exponent = -126, lowest = -3.4028234e38f;
   static constexpr float rounding = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
 };
 template <>
@@ -46,7 +46,7 @@ struct Simd<double> {
   typedef int64_t Integer;
   static constexpr int lanes = CISS_VECTOR_BYTES / 8;
   static constexpr Integer exponent_bias = 1023, mantissa_bits = 52;
-  static constexpr double smallest_exponent = -1022;
+  static constexpr double smallest_exponent = -1022, lowest = -1.7976931348623157e308;
   static constexpr double rounding = 6755399441055744.0;  // 1.5 * 2^52
 };
 

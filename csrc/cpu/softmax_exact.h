@@ -108,7 +108,7 @@ static void exact_pixels(const SoftmaxTask& task, const Constants<Real>& k, cons
   typedef VectorOf<Real> V;
   typedef MaskOf<Real> M;
   const int64_t classes = task.classes, old_classes = task.old_classes, teacher_classes = task.teacher_classes();
-  const V lowest = splat(Real(-1e30)), zero = splat(Real(0));
+  const V lowest = splat(Simd<Real>::lowest), zero = splat(Real(0));
   V* const teacher = z + classes;
 
   // Separate maxima: the old classes' own softmax must stay accurate where new classes dominate, and vice versa.

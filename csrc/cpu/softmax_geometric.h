@@ -124,7 +124,7 @@ template <int RUN>
 void GeometricLanes<RUN>::pseudo_labels(FloatMask* best) const {
   Float highest[SLOTS];
   for (int slot = 0; slot < SLOTS; slot++) {
-    highest[slot] = splat(-3e38f);
+    highest[slot] = splat(Simd<float>::lowest);
     best[slot] = FloatMask{};
   }
   for (int64_t c = state.classes; c < state.all_classes; c++) {

@@ -25,6 +25,8 @@ static void process_strip(BandState<Real>& state, const Strip& strip, double sum
   for (int64_t flat = 0; flat < strip.rows * state.lanes; flat += L) {
     const typename BandState<Real>::LaneVector v{flat, int(flat % state.lanes), load(state.weights + flat)};
     if (!geometric_lanes(state, v)) state.exact_lanes(v);
+    // Sums per lane are single precision: not too many at a time.
+    if (flat / L % 8 == 7) state.lane_sums.move_to(sums);
   }
   state.finish_labels(sums);
   state.lane_sums.move_to(sums);
@@ -41,6 +43,11 @@ static void band_of(const SoftmaxTask& task, const SoftmaxBand& band, char* work
   memset(state.bottom_sums, 0, sums_bytes);
   const GradientView& g = task.gradient;
   Real* const gradient = static_cast<Real*>(g.data) + (g.data ? band.image * g.batch_stride : 0);
+  // Rows that a shrinking map skips still have to be finite.
+  const auto check_rows = [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++) state.prepare_row(row, state.top_table);
+  };
+  check_rows(band.first_row, band.strips[0].top);
   state.prepare_row(band.strips[0].top, state.top_table);
   for (int64_t i = 0; i < band.strip_count; i++) {
     const Strip& strip = band.strips[i];
@@ -65,7 +72,9 @@ static void band_of(const SoftmaxTask& task, const SoftmaxBand& band, char* work
       else
         state.fold_row(state.bottom_sums, gradient + strip.bottom * g.row_stride, g.class_stride, g.column_stride);
     }
-    if (i + 1 < band.strip_count) state.prepare_row(band.strips[i + 1].top, state.top_table);
+    const bool last = i + 1 == band.strip_count;
+    check_rows(strip.bottom + 1, last ? band.end_row : band.strips[i + 1].top);
+    if (!last) state.prepare_row(band.strips[i + 1].top, state.top_table);
   }
   state.lane_sums.move_to(sums);
 }

@@ -110,8 +110,11 @@ std::vector<ItemSums> run_bands(SoftmaxTask& task, bool align_corners, int threa
   parallel_for(int64_t(bands.size()), threads, [&](int64_t item) {
     const Band& band = bands[size_t(item)];
     Real* shared = band.shared_row < 0 ? nullptr : rows.data() + band.shared_row * task.classes * task.width;
-    kernels.band(task, {band.image, strips.data() + band.first_strip, band.strips, shared}, double_precision,
-                 thread_workspace(workspace), sums[size_t(item)].value);
+    const int64_t end = band.first_strip + band.strips;
+    const int64_t first_row = band.first_strip == 0 ? 0 : strips[size_t(band.first_strip)].top;
+    const int64_t end_row = end == count ? task.height : strips[size_t(end)].top;
+    kernels.band(task, {band.image, strips.data() + band.first_strip, band.strips, first_row, end_row, shared},
+                 double_precision, thread_workspace(workspace), sums[size_t(item)].value);
   });
   if (shared_rows) add_shared_rows<Real>(task, bands, strips, rows, threads);
   return sums;

@@ -34,6 +34,7 @@ struct SoftmaxBand {
   int64_t image = 0;
   const Strip* strips = nullptr;
   int64_t strip_count = 0;
+  int64_t first_row = 0, end_row = 0;  // source rows this band answers for, those that no strip reads included
   void* shared_row = nullptr;  // [classes, width]: gradient of the last source row, if the next band starts with it
 };
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ... import backends, native
 from ..tensors import check_label_values
 from .operator import AVERAGE_CODES, KD_REGION_BITS
-from .options import NEEDS_TEACHER, TERMS, SoftmaxLossOptions, check_options, check_tensors, check_types
+from .options import TERMS, SoftmaxLossOptions, check_options, check_tensors, check_types
 from .reference import softmax_loss_reference
 
 __all__ = ["softmax_loss"]
@@ -80,7 +80,8 @@ def softmax_loss(
         The total (a scalar with gradient on ``student``; float32, or float64 for float64 logits), and a dict of
         detached scalars: the unweighted value of every term whose weight is not 0, by name, and the number of
         pixels of each region as ``pixels_unlabelled``, ``pixels_old``, ``pixels_new``, ``pixels_ignored``.
-        A NaN or an infinity anywhere in the logits gives a NaN total. The gradient may share memory with the graph:
+        A NaN or an infinity anywhere in the student's logits, or in the teacher's where a term reads them, gives a
+        NaN total. The gradient may share memory with the graph:
         a hook that changes it in place rules out a second backward pass through the same graph.
 
     Raises:
@@ -125,10 +126,9 @@ def _kernel(
     student: Tensor, teacher: Tensor | None, label: Tensor, options: SoftmaxLossOptions
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     active = options.active_weights()
-    teacher_used = any(name in active for name in (*NEEDS_TEACHER, "focal"))
     total, values, counts, _ = torch.ops.ciss_fast.softmax_loss(
         student,
-        teacher.detach() if teacher is not None and teacher_used else None,
+        teacher.detach() if teacher is not None and options.reads_teacher() else None,
         label,
         options.old_classes,
         [options.weights[name] for name in TERMS],

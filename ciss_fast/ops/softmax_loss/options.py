@@ -38,6 +38,10 @@ class SoftmaxLossOptions:
         """The terms to compute, in the order of `TERMS`: those whose weight is not 0."""
         return {name: self.weights[name] for name in TERMS if self.weights[name] != 0}
 
+    def reads_teacher(self) -> bool:
+        """Whether a term to compute needs the teacher's logits, where there are any."""
+        return any(name in self.active_weights() for name in (*NEEDS_TEACHER, "focal"))
+
 
 def check_types(student: object, teacher: object, label: object, options: SoftmaxLossOptions) -> None:
     """Raise TypeError naming the first argument that is not of its kind at all."""

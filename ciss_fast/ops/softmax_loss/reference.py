@@ -61,6 +61,8 @@ def softmax_loss_reference(
     else:
         p_teacher, pseudo_label = None, torch.zeros_like(label)
 
+    # Ignored pixels need a channel too where one is looked up; their regions leave them out.
+    channel = label.masked_fill(regions.ignored, 0)
     old = options.old_classes
     everywhere = torch.ones_like(regions.ignored)
     kd_region = {
@@ -69,16 +71,16 @@ def softmax_loss_reference(
         "unlabelled": regions.unlabelled,
     }[options.kd_region]
     definitions = {  # term: (its value at every pixel, the pixels it applies to)
-        "ce": lambda: (cross_entropy(log_p, label, options), regions.old | regions.new),
+        "ce": lambda: (cross_entropy(log_p, channel), regions.old | regions.new),
         "cce": lambda: (
-            torch.where(regions.new, cross_entropy(log_p, label, options), any_old_class(z, log_p, old)),
+            torch.where(regions.new, cross_entropy(log_p, channel), any_old_class(z, old)),
             ~regions.ignored,
         ),
         "kd": lambda: (distillation(z, p_teacher, old), kd_region),
         "ckd": lambda: (unbiased_distillation(log_p, p_teacher, old), everywhere),
         "ali": lambda: (adaptive_logit_regularisation(z, p_teacher, old), regions.unlabelled),
         "focal": lambda: (
-            focal(log_p, torch.where(regions.unlabelled, pseudo_label, label), options),
+            focal(log_p, torch.where(regions.unlabelled, pseudo_label, channel)),
             ~regions.ignored,
         ),
     }
@@ -94,8 +96,10 @@ def softmax_loss_reference(
         # An empty region gives loss 0 and gradient 0 (the papers' code gives NaN).
         terms[name] = torch.where(region, values, torch.zeros_like(values)).sum() / divisor.clamp(min=1)
         total = total + weight * terms[name]
-    # A NaN or an infinity anywhere in the logits must not be hidden by a region that leaves it out.
-    poison = (student * 0).sum() if teacher is None else (student * 0).sum() + (teacher.detach() * 0).sum()
+    # A NaN or an infinity in logits that are used must not be hidden by a region that leaves it out.
+    poison = (student * 0).sum()
+    if teacher is not None and options.reads_teacher():
+        poison = poison + (teacher.detach() * 0).sum()
     total = total + poison.to(total.dtype)
     pixels = {
         "unlabelled": regions.unlabelled.sum(),
@@ -106,13 +110,12 @@ def softmax_loss_reference(
     return total, {name: value.detach() for name, value in terms.items()}, pixels
 
 
-def cross_entropy(log_p: Tensor, label: Tensor, options: SoftmaxLossOptions) -> Tensor:
-    """CE at every pixel: -log p_y (at ignored pixels: anything, the region leaves them out)."""
-    channel = label.masked_fill(label == options.ignore_index, 0)
+def cross_entropy(log_p: Tensor, channel: Tensor) -> Tensor:
+    """CE at every pixel: -log p_y."""
     return -log_p.gather(1, channel.unsqueeze(1)).squeeze(1)
 
 
-def any_old_class(z: Tensor, log_p: Tensor, old_classes: int) -> Tensor:
+def any_old_class(z: Tensor, old_classes: int) -> Tensor:
     """CCE on unlabelled pixels: -log of the probability that the pixel is any old class (MiB, eq. 5-6)."""
     return z.logsumexp(dim=1) - z[:, :old_classes].logsumexp(dim=1)
 
@@ -135,7 +138,7 @@ def adaptive_logit_regularisation(z: Tensor, p_teacher: Tensor, old_classes: int
     return z.logsumexp(dim=1) - (p_teacher * z[:, :old_classes]).sum(dim=1)
 
 
-def focal(log_p: Tensor, target: Tensor, options: SoftmaxLossOptions) -> Tensor:
+def focal(log_p: Tensor, target: Tensor) -> Tensor:
     """Focal loss with gamma = 2 (ALIFE, stage 3): (1 - p_t)^2 (-log p_t)."""
-    log_p_target = -cross_entropy(log_p, target, options)
+    log_p_target = -cross_entropy(log_p, target)
     return -((1 - log_p_target.exp()) ** 2) * log_p_target
