@@ -1,10 +1,10 @@
 #include "label_map.h"
 
-#include <algorithm>
 #include <mutex>
 #include <vector>
 
 #include "dispatch.h"
+#include "enlargement.h"
 #include "parallel.h"
 
 namespace ciss {
@@ -16,15 +16,8 @@ void for_each_strip(LabelMapTask& task, int64_t batch, bool align_corners, bool 
                     const Rows& rows) {
   if (batch * task.label_height * task.label_width == 0) return;
   const LabelMapKernels& kernels = *instruction_set().label_map;
-  const Axis vertical{task.height, task.label_height, align_corners};
-  const Lanes lanes = make_lanes(Axis{task.width, task.label_width, align_corners});
-  const std::vector<Strip> strips = make_strips(vertical);
-  std::vector<double> bottom_weights;
-  for (int64_t y = 0; y < task.label_height; y++) bottom_weights.push_back(bottom_weight(vertical, y));
-  task.lanes = LaneArrays(lanes);
-  task.bottom_weight = bottom_weights.data();
-  for (const Strip& s : strips) task.longest_strip = std::max(task.longest_strip, s.rows);
-
+  const Enlargement enlargement(task, align_corners);
+  const std::vector<Strip>& strips = enlargement.strips;
   const int64_t count = int64_t(strips.size());
   const size_t workspace = (kernels.workspace_bytes(task, double_precision) + 63) / 64 * 64;
   const size_t classes_bytes = size_t(task.longest_strip * task.label_width) * sizeof(int32_t);

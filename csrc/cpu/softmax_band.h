@@ -178,7 +178,8 @@ struct BandState {
     const int32_t unlabelled_below = old_classes > 0 ? 1 : 0;
     for (int32_t x = 0; x < width; x++) {
       const int32_t v = label[x];
-      const int32_t later = v < old_classes ? int32_t(OLD) : int32_t(NEW), region = v < unlabelled_below ? int32_t(UNLABELLED) : later;
+      const int32_t labelled_region = v < old_classes ? int32_t(OLD) : int32_t(NEW);
+      const int32_t region = v < unlabelled_below ? int32_t(UNLABELLED) : labelled_region;
       code[x] = uint8_t((v == ignore) | (v < 0) | (v >= class_count) ? int32_t(IGNORED) : region);
     }
     for (int32_t x = 0; x < width - 1; x++) code[x] = uint8_t(code[x] | (label[x] != label[x + 1] ? 16 : 0));

@@ -20,6 +20,7 @@ namespace CISS_ISA {
 constexpr float SMALLEST_SUM = 8.67361737988e-19f;
 constexpr float LOWEST_CENTRE = -120.f, DROPPED_BELOW = -122.f, LARGEST_GROWTH = 60.f;
 
+// RUN >= 1: lanes of one pixel have nothing to gain.
 template <int RUN>
 struct GeometricLanes {
   static constexpr int SLOTS = 2 * RUN + 1;
@@ -75,11 +76,6 @@ struct GeometricLanes {
   // sum_k w_k E_c(k) and sum_k k w_k E_c(k), k = -RUN..RUN.
   __attribute__((always_inline)) void weigh_sequence(int64_t c, const Float* w, Float& plain, Float& moment) const {
     const Float start = starts[3 * c], ratio = starts[3 * c + 1], inverse = starts[3 * c + 2];
-    if (RUN == 0) {
-      plain = start * w[0];
-      moment = splat(0.f);
-      return;
-    }
     Float ahead = w[2 * RUN], ahead_moment = ahead, behind = w[0], behind_moment = behind;
 #pragma GCC unroll 8
     for (int k = RUN - 1; k >= 1; k--) {

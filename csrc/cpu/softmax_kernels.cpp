@@ -81,10 +81,12 @@ static void band_of(const SoftmaxTask& task, const SoftmaxBand& band, char* work
 
 template <class Real>
 static size_t workspace_of(const SoftmaxTask& task) {
-  size_t band = 0, full = 0;
-  if (task.lanes.count) BandState<Real>(task, nullptr, &band);
-  FullResolutionState<Real>(task, nullptr, &full);
-  return band > full ? band : full;
+  size_t bytes = 0;
+  if (task.lanes.count)
+    BandState<Real>(task, nullptr, &bytes);
+  else
+    FullResolutionState<Real>(task, nullptr, &bytes);
+  return bytes;
 }
 
 static size_t workspace_bytes(const SoftmaxTask& task, bool double_precision) {

@@ -1,7 +1,6 @@
 #include "softmax_loss.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -11,6 +10,7 @@
 #endif
 
 #include "dispatch.h"
+#include "enlargement.h"
 #include "parallel.h"
 
 namespace ciss {
@@ -81,15 +81,8 @@ template <class Real>
 std::vector<ItemSums> run_bands(SoftmaxTask& task, bool align_corners, int threads) {
   const SoftmaxKernels& kernels = *instruction_set().softmax;
   const bool double_precision = sizeof(Real) == 8;
-  const Axis vertical{task.height, task.label_height, align_corners};
-  const Axis horizontal{task.width, task.label_width, align_corners};
-  const Lanes lanes = make_lanes(horizontal);
-  const std::vector<Strip> strips = make_strips(vertical);
-  std::vector<double> bottom_weights;
-  for (int64_t y = 0; y < task.label_height; y++) bottom_weights.push_back(bottom_weight(vertical, y));
-  task.lanes = LaneArrays(lanes);
-  task.bottom_weight = bottom_weights.data();
-  for (const Strip& s : strips) task.longest_strip = std::max(task.longest_strip, s.rows);
+  const Enlargement enlargement(task, align_corners);
+  const std::vector<Strip>& strips = enlargement.strips;
   const int64_t count = int64_t(strips.size());
   // Not where there is a single row (both sides of its strip), nor where shrinking skips rows.
   task.every_row_once = task.height > 1 && count == task.height - 1;

@@ -51,7 +51,7 @@ struct RegionCounts {
 constexpr int32_t COMPACT_IGNORE = 255;
 
 struct SoftmaxKernels {
-  // Bytes of scratch memory one thread needs.
+  // Bytes of scratch memory one thread needs: for bands where the task has lanes, else for pixel ranges.
   size_t (*workspace_bytes)(const SoftmaxTask&, bool double_precision);
   // Counts label rows; with `compact` [batch, label_height, label_width] also writes their classes there as bytes,
   // COMPACT_IGNORE where ignored or invalid.

@@ -8,7 +8,7 @@ from operator import index
 
 from torch import Tensor
 
-from ..tensors import FLOAT_TYPES, LABEL_TYPES
+from ..tensors import check_float_type, check_ignore_index, check_label_map
 
 KINDS = ("softmax", "sigmoid")
 
@@ -17,8 +17,7 @@ def check_logits(logits: Tensor) -> None:
     """Raise TypeError or ValueError unless ``logits`` are [B, C, h, w] of a supported type."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"logits: expected a Tensor, got {type(logits).__name__}")
-    if logits.dtype not in FLOAT_TYPES:
-        raise TypeError(f"logits: expected float32, bfloat16, float16 or float64, got {logits.dtype}")
+    check_float_type("logits", logits)
     if logits.dim() != 4 or logits.shape[1] < 1:
         raise ValueError(f"logits: expected [B, C, h, w] with C >= 1, got shape {list(logits.shape)}")
 
@@ -33,12 +32,7 @@ def check_size(logits: Tensor, height: int, width: int) -> None:
 
 def check_label(logits: Tensor, label: Tensor) -> None:
     """Raise TypeError or ValueError unless ``label`` is a label map for every image of ``logits``."""
-    if label.dtype not in LABEL_TYPES:
-        raise TypeError(f"label: expected uint8, int32 or int64, got {label.dtype}")
-    if label.dim() != 3 or label.shape[0] != logits.shape[0]:
-        raise ValueError(f"label: expected [B, H, W] with B = {logits.shape[0]}, got shape {list(label.shape)}")
-    if label.device != logits.device:
-        raise ValueError(f"label: expected device {logits.device} like the logits, got {label.device}")
+    check_label_map(label, logits, "logits")
     check_size(logits, label.shape[1], label.shape[2])
 
 
@@ -54,8 +48,7 @@ def check_options(kind: str, ignore_index: int = 255) -> None:
     """Raise ValueError for a kind that does not exist or an ``ignore_index`` the kernels cannot compare."""
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
-    if not isinstance(ignore_index, Integral) or not -(2**31) < ignore_index < 2**31:
-        raise ValueError(f"ignore_index: expected a 32-bit integer, got {ignore_index!r}")
+    check_ignore_index(ignore_index)
 
 
 def one_label_per_image(label: Sequence[Tensor], batch: int) -> Sequence[Tensor]:

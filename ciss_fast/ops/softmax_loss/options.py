@@ -9,7 +9,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
-from ..tensors import FLOAT_TYPES, LABEL_TYPES
+from ..tensors import check_float_type, check_ignore_index, check_label_map
 
 TERMS = ("ce", "cce", "kd", "ckd", "ali", "focal")
 AVERAGES = ("all", "valid", "region")
@@ -81,8 +81,7 @@ def check_options(options: SoftmaxLossOptions, has_teacher: bool) -> None:
         raise ValueError(f"kd_region: expected one of {', '.join(KD_REGIONS)}, got {options.kd_region!r}")
     if not 0 < options.alpha < math.inf:
         raise ValueError(f"alpha: expected a finite number above 0, got {options.alpha}")
-    if not -(2**31) < options.ignore_index < 2**31:
-        raise ValueError(f"ignore_index: expected a 32-bit integer, got {options.ignore_index}")
+    check_ignore_index(options.ignore_index)
     if not has_teacher:
         wanting = [name for name in NEEDS_TEACHER if name in active]
         if "focal" in active and options.old_classes > 0:
@@ -93,18 +92,10 @@ def check_options(options: SoftmaxLossOptions, has_teacher: bool) -> None:
 
 def check_tensors(student: Tensor, teacher: Tensor | None, label: Tensor, old_classes: int) -> None:
     """Raise TypeError or ValueError when types, shapes or devices do not fit together."""
-    if student.dtype not in FLOAT_TYPES:
-        raise TypeError(f"student: expected float32, bfloat16, float16 or float64, got {student.dtype}")
+    check_float_type("student", student)
     if student.dim() != 4:
         raise ValueError(f"student: expected logits [B, C, h, w], got shape {list(student.shape)}")
-    if label.dtype not in LABEL_TYPES:
-        raise TypeError(f"label: expected uint8, int32 or int64, got {label.dtype}")
-    if label.dim() != 3 or label.shape[0] != student.shape[0]:
-        raise ValueError(
-            f"label: expected [B, H, W] with B = {student.shape[0]}, got shape {list(label.shape)}"
-        )
-    if label.device != student.device:
-        raise ValueError(f"label: expected device {student.device} like the student, got {label.device}")
+    check_label_map(label, student, "student")
     classes = student.shape[1]
     if classes < 1:
         raise ValueError("student: expected at least one channel, got 0")
@@ -118,8 +109,7 @@ def check_tensors(student: Tensor, teacher: Tensor | None, label: Tensor, old_cl
         raise ValueError(f"student: expected a map of at least 1x1, got shape {list(student.shape)}")
     if teacher is None:
         return
-    if teacher.dtype not in FLOAT_TYPES:
-        raise TypeError(f"teacher: expected float32, bfloat16, float16 or float64, got {teacher.dtype}")
+    check_float_type("teacher", teacher)
     expected = [student.shape[0], old_classes, student.shape[2], student.shape[3]]
     if list(teacher.shape) != expected:
         raise ValueError(
