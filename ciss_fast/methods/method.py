@@ -32,6 +32,12 @@ class Method(ABC):
     name: str
     loss_terms: tuple[str, ...] = ()
     """The terms whose weights the recipe gives in ``MethodSettings.loss_weights``."""
+    prediction_kind: str = "softmax"
+    """How logits become classes: the ``kind`` of `ciss_fast.predict` and `ciss_fast.confusion`."""
+    uses_auxiliary_classifier: bool = False
+    """Whether the model is built with an auxiliary classifier in channel 0 (see `build_model`)."""
+    image_memory: bool = False
+    """Whether images of earlier steps join the training images of later ones (see `ciss_fast.memory`)."""
 
     def check_settings(self, settings: MethodSettings, num_steps: int) -> None:
         """Check that ``loss_weights`` has this method's terms, and a list one value for each later step.
