@@ -16,7 +16,7 @@ class Averages(nn.Module):
 
     def forward(self, images):
         logits = F.adaptive_avg_pool2d(images, (images.shape[-2] // 4, images.shape[-1] // 4))
-        return SegmentationOutput(logits, logits)
+        return SegmentationOutput(logits, logits, weight=None)
 
 
 CPU = Precision(torch.device("cpu"), None, channels_last=False)

@@ -20,8 +20,8 @@ def batch():
     teacher = torch.randn(2, OLD, 5, 4, generator=generator, dtype=torch.float64)
     values = torch.tensor([0, 0, 0, 4, 5, 255])
     label = values[torch.randint(len(values), (2, *SIZE), generator=generator)]
-    features = torch.empty(2, 1, 5, 4)
-    return SegmentationOutput(student, features), SegmentationOutput(teacher, features), label
+    unread = {"features": None, "weight": None}
+    return SegmentationOutput(student, **unread), SegmentationOutput(teacher, **unread), label
 
 
 def enlarged(output, align_corners):

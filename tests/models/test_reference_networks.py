@@ -33,7 +33,9 @@ def our_name(key):
         "decoder.last_conv": "head",
         "aspp.last_conv": "head",
         "decoder.classifier": "classifiers",
-        "cls": "classifiers",
+        "cls.0": "auxiliary",
+        "cls.1": "classifiers.0",
+        "cls.2": "classifiers.1",
     }.items():
         if key.startswith(theirs + "."):
             return ours + key[len(theirs) :]
@@ -50,10 +52,17 @@ def test_same_logits(reference, align_corners, dilate_first_block, shared_file):
         our_name(key): rebuilt_weight(key, shape, description["salt"])
         for key, shape in description["shapes"].items()
     }
-    auxiliary = [1] if reference == "dkd" else []
+    auxiliary = reference == "dkd"
+    classes = description["classes"]
+    if auxiliary:  # there the first step's number leaves channel 0 out
+        classes = [classes[0] + 1, *classes[1:]]
     with torch.device("meta"):
         model = build_model(
-            "resnet101", 16, auxiliary + description["classes"], dilate_first_block=dilate_first_block
+            "resnet101",
+            16,
+            classes,
+            dilate_first_block=dilate_first_block,
+            auxiliary_classifier=auxiliary,
         )
     model.load_state_dict(state, assign=True)
     expected = torch.from_numpy(stored[f"{reference}_logits"])

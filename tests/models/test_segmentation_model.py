@@ -35,10 +35,11 @@ def test_logits_are_the_classifiers_in_learning_order():
     assert model.classes_per_step == [4, 2, 3]
     assert model.num_classes == 9
     with torch.no_grad():
-        logits, features = model(torch.randn(2, 3, 64, 64))
+        logits, features, weight = model(torch.randn(2, 3, 64, 64))
         for classifier, part in zip(model.classifiers, logits.split([4, 2, 3], dim=1), strict=True):
             assert torch.equal(classifier(features), part)
     assert features.min() == 0  # after a ReLU
+    assert torch.equal(weight, torch.cat([classifier.weight[:, :, 0, 0] for classifier in model.classifiers]))
 
 
 def test_a_new_classifier_is_made_like_the_others():
