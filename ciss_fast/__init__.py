@@ -2,7 +2,16 @@
 
 from .losses import SoftmaxLoss
 from .ops.label_map import confusion, predict
+from .ops.prototypes import PrototypeAccumulator, prototypes
 from .ops.softmax_loss import softmax_loss
 
 __version__ = "0.1.0"
-__all__ = ["SoftmaxLoss", "confusion", "predict", "softmax_loss", "__version__"]
+__all__ = [
+    "PrototypeAccumulator",
+    "SoftmaxLoss",
+    "confusion",
+    "predict",
+    "prototypes",
+    "softmax_loss",
+    "__version__",
+]
