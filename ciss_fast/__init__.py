@@ -1,6 +1,7 @@
 """Class-incremental semantic segmentation: fused losses, a trainer for the whole protocol, benchmarks."""
 
 from .losses import SoftmaxLoss
+from .ops.cayley_rotate import cayley_rotate
 from .ops.label_map import confusion, predict
 from .ops.prototypes import PrototypeAccumulator, prototypes
 from .ops.softmax_loss import softmax_loss
@@ -9,6 +10,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PrototypeAccumulator",
     "SoftmaxLoss",
+    "cayley_rotate",
     "confusion",
     "predict",
     "prototypes",

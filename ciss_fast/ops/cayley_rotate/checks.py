@@ -1,0 +1,37 @@
+"""Argument checks of `cayley_rotate`: one line that names the argument."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..tensors import check_float_type
+
+PARAMS_TYPES = (torch.float32, torch.float64)
+
+
+def check_types(params: object, vectors: object) -> None:
+    """Raise TypeError naming the first argument that is no dense tensor."""
+    for name, value in {"params": params, "vectors": vectors}.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+        if value.layout != torch.strided:
+            raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
+
+
+def check_tensors(params: Tensor, vectors: Tensor) -> None:
+    """Raise TypeError or ValueError when types, shapes or devices do not fit together."""
+    check_float_type("vectors", vectors)
+    if vectors.dim() not in (2, 3) or vectors.shape[-1] < 1:
+        raise ValueError(f"vectors: expected [K, D] or [K, S, D] with D >= 1, got shape {list(vectors.shape)}")
+    if params.dtype not in PARAMS_TYPES:
+        raise TypeError(f"params: expected float32 or float64, got {params.dtype}")
+    dimension = vectors.shape[-1]
+    expected = [vectors.shape[0], dimension * (dimension - 1) // 2]
+    if list(params.shape) != expected:
+        raise ValueError(
+            f"params: expected [K, D (D - 1) / 2] = {expected} (the vectors are {list(vectors.shape)}), "
+            f"got shape {list(params.shape)}"
+        )
+    if params.device != vectors.device:
+        raise ValueError(f"params: expected device {vectors.device} like the vectors, got {params.device}")

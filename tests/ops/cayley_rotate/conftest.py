@@ -1,0 +1,120 @@
+"""Random rotations of a chosen norm, and comparison with the definition in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+import ciss_fast
+from ciss_fast import native
+
+
+class Inputs(NamedTuple):
+    """Arguments of `cayley_rotate`."""
+
+    params: Tensor
+    vectors: Tensor
+
+
+class Result(NamedTuple):
+    """The rotated vectors, and the gradients of <rotated, upstream>."""
+
+    rotated: Tensor
+    grad_params: Tensor
+    grad_vectors: Tensor
+
+
+def skew_matrices(params: Tensor, dimension: int) -> Tensor:
+    """S [K, D, D] of packed parameters."""
+    rows, columns = torch.triu_indices(dimension, dimension, 1)
+    upper = params.new_zeros(len(params), dimension, dimension)
+    upper[:, rows, columns] = params
+    return (upper - upper.transpose(1, 2)) / 2
+
+
+def draw_inputs(
+    *,
+    classes: int = 3,
+    dimension: int = 16,
+    vectors: int | None = None,
+    norm: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Inputs:
+    """Normal parameters scaled to the spectral norm ``norm`` of S, and normal vectors ([K, D] without ``vectors``)."""
+    generator = torch.Generator().manual_seed(seed)
+    params = torch.randn(classes, dimension * (dimension - 1) // 2, generator=generator, dtype=torch.float64)
+    shape = (classes, dimension) if vectors is None else (classes, vectors, dimension)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    for one in params:
+        if one.numel():
+            one *= norm / float(torch.linalg.matrix_norm(skew_matrices(one[None], dimension)[0], 2))
+    params_type = torch.float64 if dtype == torch.float64 else torch.float32
+    return Inputs(params.to(params_type), x.to(dtype))
+
+
+def draw_upstream(inputs: Inputs, seed: int = 1) -> Tensor:
+    """Incoming gradient: normal, of the vectors' shape and type."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(inputs.vectors.shape, generator=generator, dtype=torch.float64).to(inputs.vectors.dtype)
+
+
+def evaluate(inputs: Inputs, upstream: Tensor | None = None, **options) -> Result:
+    """Rotated vectors and both gradients."""
+    params, vectors = (
+        one.detach().clone(memory_format=torch.preserve_format).requires_grad_() for one in inputs
+    )
+    rotated = ciss_fast.cayley_rotate(params, vectors, **options)
+    upstream = draw_upstream(inputs) if upstream is None else upstream
+    return Result(rotated.detach(), *torch.autograd.grad(rotated, (params, vectors), upstream))
+
+
+def define(inputs: Inputs, upstream: Tensor | None = None) -> Result:
+    """The definition's answer in double precision, on the same (rounded) inputs."""
+    upstream = draw_upstream(inputs) if upstream is None else upstream
+    exact = Inputs(inputs.params.double(), inputs.vectors.double())
+    return evaluate(exact, upstream.double(), backend="reference")
+
+
+@pytest.fixture(scope="session")
+def cayley_inputs() -> Callable[..., Inputs]:
+    """Function that draws parameters and vectors: see `draw_inputs`."""
+    return draw_inputs
+
+
+@pytest.fixture(scope="session")
+def cayley_evaluate() -> Callable[..., Result]:
+    """Function from inputs and options to rotated vectors and gradients: see `evaluate`."""
+    return evaluate
+
+
+@pytest.fixture(scope="session")
+def cayley_define() -> Callable[..., Result]:
+    """The same from the definition in double precision: see `define`."""
+    return define
+
+
+@pytest.fixture(scope="session")
+def cayley_skew_matrices() -> Callable[..., Tensor]:
+    """Function from packed parameters to S: see `skew_matrices`."""
+    return skew_matrices
+
+
+@pytest.fixture(scope="session")
+def needs_kernel() -> None:
+    """Skips where there are no compiled kernels."""
+    if native.library is None:
+        pytest.skip(f"no compiled kernels: {native.unavailable_reason}")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A single thread unless a test sets more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
