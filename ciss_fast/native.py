@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 # torch first: the library uses the OpenMP threads torch has brought along. Loaded in the other order it could
 # bring a second libgomp, and two pools of waiting threads slow each other down.
@@ -35,3 +37,17 @@ library: ModuleType | None
 unavailable_reason: str | None
 """Why `library` is None, in one line; None when it is there."""
 library, unavailable_reason = _load()
+
+
+def reason_without(name: str) -> str | None:
+    """Why the library's function ``name`` cannot be called, in one line; None where it can."""
+    if library is not None and not hasattr(library, name):
+        return f"the native library has no {name}: it was built from older sources"
+    return unavailable_reason
+
+
+def function(name: str) -> Callable[..., Any]:
+    """The library's function of the operator ``ciss_fast::name``; RuntimeError, with the reason, without it."""
+    if library is None or not hasattr(library, name):
+        raise RuntimeError(f"ciss_fast::{name} needs the native library: {reason_without(name)}")
+    return getattr(library, name)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import ciss_fast
-from ciss_fast import losses
 from ciss_fast.losses import SoftmaxLoss
 
 OPTIONS = {"ce": 1.0, "ali": 3.0, "kd": 2.0, "align_corners": True, "kd_region": "all", "alpha": 0.5}
@@ -55,7 +54,7 @@ def test_backend_is_passed_on(tensors) -> None:
 def test_options_and_defaults_are_those_of_the_function() -> None:
     parameters = inspect.signature(ciss_fast.softmax_loss).parameters
     keywords = {name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert list(keywords.items()) == list(losses._OPTIONS.items())
+    assert list(keywords.items()) == list(SoftmaxLoss.defaults.items())
 
 
 def test_unknown_option() -> None:

@@ -24,8 +24,8 @@ from .reference import confusion_reference, predict_reference
 
 __all__ = ["confusion", "predict"]
 
-backends.register("predict", reference=None, cpu=native.unavailable_reason)
-backends.register("confusion", reference=None, cpu=native.unavailable_reason)
+backends.register("predict", reference=None, cpu=native.reason_without("predict"))
+backends.register("confusion", reference=None, cpu=native.reason_without("confusion"))
 
 
 def predict(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import native
-from ..tensors import FLOAT_TYPES, LABEL_TYPES, label_error
+from ..tensors import LABEL_TYPES, label_error, tensor_arguments
 from .checks import check_label, check_logits, check_num_classes, check_size
 from .reference import label_dtype
 
@@ -19,12 +19,8 @@ library.define(
 
 
 def _logits_arguments(logits: Tensor, height: int, width: int, sigmoid: bool, align_corners: bool) -> dict:
-    if native.library is None:
-        raise RuntimeError(f"this operator needs the native library: {native.unavailable_reason}")
     return {
-        "logits": logits.data_ptr(),
-        "logits_type": FLOAT_TYPES.index(logits.dtype),
-        "logits_strides": logits.stride(),
+        **tensor_arguments("logits", logits),
         "sizes": (*logits.shape, height, width),
         "background_is_zero": sigmoid,
         "align_corners": align_corners,
@@ -33,10 +29,11 @@ def _logits_arguments(logits: Tensor, height: int, width: int, sigmoid: bool, al
 
 
 def _predict_cpu(logits: Tensor, height: int, width: int, sigmoid: bool, align_corners: bool) -> Tensor:
+    kernel = native.function("predict")
     check_logits(logits)
     check_size(logits, height, width)
     labels = logits.new_empty((logits.shape[0], height, width), dtype=label_dtype(logits.shape[1]))
-    native.library.predict(
+    kernel(
         **_logits_arguments(logits, height, width, sigmoid, align_corners),
         labels=labels.data_ptr(),
         label_type=LABEL_TYPES.index(labels.dtype),
@@ -47,15 +44,14 @@ def _predict_cpu(logits: Tensor, height: int, width: int, sigmoid: bool, align_c
 def _confusion_cpu(
     logits: Tensor, label: Tensor, num_classes: int, sigmoid: bool, align_corners: bool, ignore_index: int
 ) -> Tensor:
+    kernel = native.function("confusion")
     check_logits(logits)
     check_label(logits, label)
     check_num_classes(logits, num_classes)
     counts = logits.new_zeros((num_classes, num_classes), dtype=torch.int64)
-    result = native.library.confusion(
+    result = kernel(
         **_logits_arguments(logits, label.shape[1], label.shape[2], sigmoid, align_corners),
-        label=label.data_ptr(),
-        label_type=LABEL_TYPES.index(label.dtype),
-        label_strides=label.stride(),
+        **tensor_arguments("label", label),
         ignore_index=ignore_index,
         num_classes=num_classes,
         counts=counts.data_ptr(),

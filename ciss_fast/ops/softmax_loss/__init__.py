@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from ... import backends, native
-from ..tensors import check_label_values
+from ..tensors import check_label_values, check_student_and_teacher
 from .operator import AVERAGE_CODES, KD_REGION_BITS
-from .options import TERMS, SoftmaxLossOptions, check_options, check_tensors, check_types
+from .options import TERMS, SoftmaxLossOptions, check_options, check_types
 from .reference import softmax_loss_reference
 
 __all__ = ["softmax_loss"]
 
-backends.register("softmax_loss", reference=None, cpu=native.unavailable_reason)
+backends.register("softmax_loss", reference=None, cpu=native.reason_without("softmax_loss"))
 
 PIXEL_COUNTS = ("unlabelled", "old", "new", "ignored")
 
@@ -110,11 +110,11 @@ def softmax_loss(
         check_labels=check_labels,
     )
     check_types(student, teacher, label, options)
-    check_tensors(student, teacher, label, old_classes)
+    check_student_and_teacher(student, teacher, label, old_classes)
     check_options(options, teacher is not None)
     backend = backends.choose("softmax_loss", backend, student.device)
     if backend == "reference":
-        if check_labels and label.device.type != "meta" and not torch.compiler.is_compiling():
+        if check_labels:
             check_label_values(label, student.shape[1], ignore_index)
         total, terms, pixels = softmax_loss_reference(student, teacher, label, options)
     else:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..tensors import enlarge
+from ..tensors import enlarge, poison
 from .options import SoftmaxLossOptions
 
 
@@ -96,11 +96,10 @@ def softmax_loss_reference(
         # An empty region gives loss 0 and gradient 0 (the papers' code gives NaN).
         terms[name] = torch.where(region, values, torch.zeros_like(values)).sum() / divisor.clamp(min=1)
         total = total + weight * terms[name]
-    # A NaN or an infinity in logits that are used must not be hidden by a region that leaves it out.
-    poison = (student * 0).sum()
+    used = [student]
     if teacher is not None and options.reads_teacher():
-        poison = poison + (teacher.detach() * 0).sum()
-    total = total + poison.to(total.dtype)
+        used.append(teacher.detach())
+    total = total + poison(*used).to(total.dtype)
     pixels = {
         "unlabelled": regions.unlabelled.sum(),
         "old": regions.old.sum(),

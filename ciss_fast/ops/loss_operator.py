@@ -1,0 +1,118 @@
+"""Losses as PyTorch operators: what their registration with ``torch.library`` shares.
+
+The forward pass of a loss makes the gradients of its total as well; the backward pass multiplies them by the
+incoming gradient. A loss op therefore returns ``(total, ..., gradient, ...)``: the total first, one gradient per
+differentiable input last, between them whatever else it reports. An empty tensor stands for a gradient that was not
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+library = torch.library.Library("ciss_fast", "FRAGMENT")
+library.define('scale_gradient(Tensor gradient, Tensor upstream, Tensor logits, str loss="loss") -> Tensor')
+
+
+def result_type(*inputs: Tensor) -> torch.dtype:
+    """Type of totals and gradients: float64 if an input has it, else float32."""
+    return torch.float64 if any(x.dtype == torch.float64 for x in inputs) else torch.float32
+
+
+def empty_gradient(logits: Tensor, needed: bool, dtype: torch.dtype | None = None) -> Tensor:
+    """Room for the gradient, laid out like ``logits``, of type ``dtype`` (default: `result_type`)."""
+    dtype = dtype or result_type(logits)
+    return torch.empty_like(logits, dtype=dtype) if needed else logits.new_empty(0, dtype=dtype)
+
+
+def gradient_arguments(name: str, gradient: Tensor) -> dict[str, object]:
+    """The room that `empty_gradient` made, as the native library takes it; address 0 where none is needed."""
+    if gradient.numel() == 0:
+        return {name: 0, f"{name}_strides": ()}
+    return {name: gradient.data_ptr(), f"{name}_strides": gradient.stride()}
+
+
+def register_loss(
+    name: str,
+    schema: str,
+    *,
+    cpu: Callable[..., tuple[Tensor, ...]],
+    fake: Callable[..., tuple[Tensor, ...]],
+    differentiable: Sequence[int] = (0,),
+) -> None:
+    """Define ``ciss_fast::name`` with CPU kernel, fake kernel, autograd and autocast.
+
+    Args:
+        name: the op's name.
+        schema: its arguments and results, as ``torch.library`` writes them; see this module's docstring for the
+            order of the results.
+        cpu, fake: the kernels.
+        differentiable: positions of the arguments that get a gradient, in the order of their gradients.
+    """
+    library.define(f"{name}{schema}")
+    library.impl(name, cpu, "CPU")
+    torch.library.register_fake(f"ciss_fast::{name}", fake, lib=library)
+
+    def setup_context(ctx, inputs, output) -> None:
+        gradients = output[len(output) - len(differentiable) :]
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.arguments = len(inputs)
+        ctx.save_for_backward(*gradients, *(inputs[position] for position in differentiable))
+
+    def backward(ctx, upstream: Tensor | None, *unused: Tensor | None):
+        results: list[Tensor | None] = [None] * ctx.arguments
+        if upstream is None:
+            return tuple(results)
+        saved = ctx.saved_tensors
+        for i, position in enumerate(differentiable):
+            gradient, logits = saved[i], saved[len(differentiable) + i]
+            if not ctx.needs_input_grad[position]:
+                continue
+            if gradient.numel() == 0 and logits.numel() > 0:
+                raise RuntimeError(f"{name}: the gradient was not asked for when the loss was computed")
+            results[position] = _scaled(gradient, upstream, logits, name)
+        return tuple(results)
+
+    torch.library.register_autograd(f"ciss_fast::{name}", backward, setup_context=setup_context, lib=library)
+    _take_every_type_under_autocast(name)
+
+
+def _scaled(gradient: Tensor, upstream: Tensor, logits: Tensor, loss: str) -> Tensor:
+    plain = type(upstream) is Tensor and type(gradient) is Tensor and not torch.is_grad_enabled()
+    if plain and upstream.device.type == "cpu" and gradient.dtype == logits.dtype and upstream.item() == 1:
+        return gradient  # what total.backward() sends: spares two passes over the gradient
+    return torch.ops.ciss_fast.scale_gradient(gradient, upstream, logits, loss)
+
+
+def _take_every_type_under_autocast(name: str) -> None:
+    """Under autocast a loss takes every dtype as it comes and computes in float32: no casts, no copies."""
+    for key in ("AutocastCPU", "AutocastCUDA"):
+        library.impl(name, torch.library.fallthrough_kernel, key)
+
+
+def _scale_gradient(gradient: Tensor, upstream: Tensor, logits: Tensor, loss: str = "loss") -> Tensor:
+    return (gradient * upstream).to(logits.dtype)
+
+
+def _scale_gradient_fake(gradient: Tensor, upstream: Tensor, logits: Tensor, loss: str = "loss") -> Tensor:
+    return torch.empty_like(gradient, dtype=logits.dtype)
+
+
+def _remember_the_loss(ctx, inputs, output) -> None:
+    ctx.loss = inputs[3]
+
+
+def _no_double_backward(ctx, upstream: Tensor):
+    raise RuntimeError(f"{ctx.loss}: expected a single backward pass, got a second derivative (not supported)")
+
+
+library.impl("scale_gradient", _scale_gradient, "CompositeExplicitAutograd")
+torch.library.register_fake("ciss_fast::scale_gradient", _scale_gradient_fake, lib=library)
+torch.library.register_autograd(
+    "ciss_fast::scale_gradient", _no_double_backward, setup_context=_remember_the_loss, lib=library
+)
+_take_every_type_under_autocast("scale_gradient")
