@@ -45,6 +45,9 @@ class SegmentationDataset(Protocol):
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width without decoding."""
 
+    def image_bytes(self, index: int) -> int:
+        """Bytes that keeping the image (without its label map) takes: its file's, or decoded without a file."""
+
 
 Factory = TypeVar("Factory", bound=Callable[..., SegmentationDataset])
 

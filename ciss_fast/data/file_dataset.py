@@ -72,6 +72,10 @@ class FileDataset:
         """Height and width, from the image's header."""
         return read_size(self._image_paths[index])
 
+    def image_bytes(self, index: int) -> int:
+        """Size of the image's file."""
+        return os.path.getsize(self._image_paths[index])
+
     def _checked_label(self, index: int, image_size: tuple[int, int]) -> np.ndarray:
         path = self._label_paths[index]
         label = read_label_map(path)

@@ -66,6 +66,9 @@ class MemoryCache:
         kept = self._kept.get(index)
         return kept[1].shape if kept is not None else self.dataset.image_size(index)
 
+    def image_bytes(self, index: int) -> int:
+        return self.dataset.image_bytes(index)
+
     def fill(self, indices: Sequence[int], progress: Callable[[int, int], object] | None = None) -> None:
         """Load ``indices`` now; ``progress(done, total)`` is called after each."""
         for done, index in enumerate(indices, 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,23 +54,46 @@ def scan_label_maps(
     dataset: SegmentationDataset, progress: Callable[[int, int], object] | None = None
 ) -> np.ndarray:
     """As `class_presence`, without a cache."""
-    num_classes, total = len(dataset.class_names), len(dataset)
-    presence = np.zeros((total, num_classes), dtype=bool)
+    presence = np.zeros((len(dataset), len(dataset.class_names)), dtype=bool)
+    for index, counts in enumerate(_pixels_of_ids(dataset, range(len(dataset)), progress)):
+        presence[index] = counts[: presence.shape[1]] > 0
+    return presence
 
-    def classes_of(index: int) -> np.ndarray:
-        counts = np.bincount(dataset.load_label(index).ravel(), minlength=num_classes)
-        return counts[:num_classes] > 0
+
+def class_shares(
+    dataset: SegmentationDataset,
+    indices: Sequence[int],
+    label_table: np.ndarray,
+    progress: Callable[[int, int], object] | None = None,
+) -> np.ndarray:
+    """float64 [len(indices), 256]: the part of each whole label map that every label covers.
+
+    Labels are what ``label_table`` (uint8 [256], see `training_label_table`) makes of the class ids. Ignored
+    pixels count as area. Raises `DataError` as `class_presence` does.
+    """
+    shares = np.zeros((len(indices), 256))
+    for row, counts in zip(shares, _pixels_of_ids(dataset, indices, progress), strict=True):
+        row += np.bincount(label_table, weights=counts, minlength=256) / counts.sum()
+    return shares
+
+
+def _pixels_of_ids(
+    dataset: SegmentationDataset, indices: Sequence[int], progress: Callable[[int, int], object] | None
+) -> Iterator[np.ndarray]:
+    """int64 [256] for each of the images, in order: its pixels of every id, 255 (ignored) included."""
+
+    def count(index: int) -> np.ndarray:
+        return np.bincount(dataset.load_label(int(index)).ravel(), minlength=256)
 
     # Decoding runs outside Python's lock and network folders answer slowly: a few threads help either way.
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        for index, row in enumerate(pool.map(classes_of, range(total))):
-            presence[index] = row
+        for done, counts in enumerate(pool.map(count, indices), 1):
+            yield counts
             if progress is not None:
-                progress(index + 1, total)
+                progress(done, len(indices))
     finally:
         pool.shutdown(cancel_futures=True)
-    return presence
 
 
 def user_cache_folder() -> Path:

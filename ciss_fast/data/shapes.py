@@ -99,6 +99,10 @@ class ShapesDataset:
     def image_size(self, index: int) -> tuple[int, int]:
         return self.size, self.size
 
+    def image_bytes(self, index: int) -> int:
+        """Decoded, as there are no files."""
+        return 3 * self.size * self.size
+
 
 def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 [size, size, 3] and label map uint8 [size, size] drawn from ``rng``."""

@@ -1,0 +1,93 @@
+"""Files of tensors and plain values: written in one step, checksummed, loaded without running code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ciss_fast.atomic_files import atomic_write
+from ciss_fast.errors import CheckpointError
+
+_OWN_NAMES = ("format", "sha256")
+
+
+def save_checked(path: str | Path, content: Mapping[str, Any], format: int) -> Path:  # noqa: A002 - what it is
+    """Write ``content`` in one step: a crash leaves the old file, the new one or none, never half of one.
+
+    Its values are plain (what JSON can hold) or dictionaries of tensors; tensors are stored on the CPU.
+    ``format`` is the number of the layout, to be raised when it changes.
+    """
+    stored = {name: _on_cpu(value) if is_state(value) else value for name, value in content.items()}
+    stored["format"] = format
+    stored["sha256"] = _digest(stored)
+    return atomic_write(path, lambda file: torch.save(stored, file))
+
+
+def load_checked(path: str | Path, kind: str, names: Iterable[str], format: int) -> dict[str, Any]:  # noqa: A002
+    """The content of a file of `save_checked`, tensors on the CPU.
+
+    Args:
+        kind: what the file should be, for messages, such as "feature memory".
+        names: entries that it must have.
+
+    Raises `CheckpointError` naming the file if it is missing, cannot be read, lacks an entry, has another
+    format, or if its content is not what was written (checksum).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a {kind}, there is no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive surfaces as almost anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: damaged or not a {kind}: {reason}") from None
+    if not isinstance(content, dict) or not set(names) <= content.keys():
+        raise CheckpointError(f"{path}: expected a {kind} of ciss_fast, got another kind of file")
+    if content.get("format") != format:
+        raise CheckpointError(f"{path}: expected {kind} format {format}, got {content.get('format')}")
+    try:
+        digest = _digest(content)
+    except TypeError:  # something that is neither plain nor a tensor
+        digest = None
+    if digest is None or content.get("sha256") != digest:
+        raise CheckpointError(f"{path}: damaged, its content does not match its checksum")
+    return {name: value for name, value in content.items() if name not in _OWN_NAMES}
+
+
+def is_state(value: Any) -> bool:
+    """Whether ``value`` is a dictionary of tensors."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hexadecimal) over the names, dtypes, shapes and values of ``tensors``."""
+    digest = hashlib.sha256()
+    _update(digest, tensors)
+    return digest.hexdigest()
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 over everything but the digest itself. torch.load does not verify the bytes of a tensor."""
+    digest = hashlib.sha256()
+    plain = {name: value for name, value in content.items() if name != "sha256" and not is_state(value)}
+    digest.update(json.dumps(plain, sort_keys=True).encode())
+    for value in content.values():
+        if is_state(value):
+            _update(digest, value)
+    return digest.hexdigest()
+
+
+def _update(digest: Any, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -1,0 +1,1 @@
+"""What is kept of earlier steps and replayed at later ones."""
