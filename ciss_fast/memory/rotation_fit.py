@@ -42,8 +42,8 @@ def rotation_optimiser(params: Tensor, learning_rate: float, weight_decay: float
 
 
 def positions(feature_map: Tensor) -> Tensor:
-    """The feature vectors of all positions of a batch, float32 [B h w, D], from [B, D, h, w]."""
-    return feature_map.float().permute(0, 2, 3, 1).reshape(-1, feature_map.shape[1])
+    """The feature vectors of all positions of a batch [B, D, h, w] as [B h w, D], a view of channels-last maps."""
+    return feature_map.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def rotation_loss(
