@@ -7,21 +7,28 @@
 
 namespace ciss {
 
-namespace baseline {
-extern const SoftmaxKernels softmax_kernels;
-extern const LabelMapKernels label_map_kernels;
-}
+// The kernels that the sources compiled for `isa` bring along. A new op has one line in each half.
+#define CISS_KERNELS_OF(isa)                                  \
+  namespace isa {                                             \
+  extern const LabelMapKernels label_map_kernels;             \
+  extern const SigmoidKernels sigmoid_kernels;                \
+  extern const SoftmaxKernels softmax_kernels;                \
+  static InstructionSet instruction_set() {                   \
+    InstructionSet set;                                       \
+    set.name = #isa;                                          \
+    set.label_map = &label_map_kernels;                       \
+    set.sigmoid = &sigmoid_kernels;                           \
+    set.softmax = &softmax_kernels;                           \
+    return set;                                               \
+  }                                                           \
+  }
+
+CISS_KERNELS_OF(baseline)
 #ifdef CISS_HAVE_AVX2
-namespace avx2 {
-extern const SoftmaxKernels softmax_kernels;
-extern const LabelMapKernels label_map_kernels;
-}
+CISS_KERNELS_OF(avx2)
 #endif
 #ifdef CISS_HAVE_AVX512
-namespace avx512 {
-extern const SoftmaxKernels softmax_kernels;
-extern const LabelMapKernels label_map_kernels;
-}
+CISS_KERNELS_OF(avx512)
 #endif
 
 namespace {
@@ -34,14 +41,14 @@ struct Candidate {
 InstructionSet choose() {
   const Candidate widest_first[] = {
 #ifdef CISS_HAVE_AVX512
-      {{"avx512", &avx512::softmax_kernels, &avx512::label_map_kernels},
+      {avx512::instruction_set(),
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")},
 #endif
 #ifdef CISS_HAVE_AVX2
-      {{"avx2", &avx2::softmax_kernels, &avx2::label_map_kernels}, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {avx2::instruction_set(), __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
 #endif
-      {{"baseline", &baseline::softmax_kernels, &baseline::label_map_kernels}, true},
+      {baseline::instruction_set(), true},
   };
   const char* wanted = std::getenv("CISS_FAST_ISA");
   for (const Candidate& candidate : widest_first) {

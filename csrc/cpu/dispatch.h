@@ -2,14 +2,16 @@
 #pragma once
 
 #include "label_map_task.h"
+#include "sigmoid_task.h"
 #include "softmax_task.h"
 
 namespace ciss {
 
 struct InstructionSet {
-  const char* name;
-  const SoftmaxKernels* softmax;
-  const LabelMapKernels* label_map;
+  const char* name = nullptr;
+  const LabelMapKernels* label_map = nullptr;
+  const SigmoidKernels* sigmoid = nullptr;
+  const SoftmaxKernels* softmax = nullptr;
 };
 
 // The widest one that is compiled in and that this processor runs. The environment variable CISS_FAST_ISA

@@ -32,4 +32,9 @@ struct GradientView {
   int64_t batch_stride = 0, class_stride = 0, row_stride = 0, column_stride = 0;
 };
 
+// Pixels of an image whose logits are at label size.
+struct PixelRange {
+  int64_t image = 0, first = 0, count = 0;  // pixels, numbered along rows
+};
+
 }  // namespace ciss

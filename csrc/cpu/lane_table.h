@@ -12,21 +12,10 @@
 
 #include "conversion.h"
 #include "lane_arrays.h"
+#include "scratch.h"
 
 namespace ciss {
 namespace CISS_ISA {
-
-// Hands out pieces of a thread's scratch memory, aligned to a cache line; with no memory it only measures.
-struct Scratch {
-  char* base;
-  size_t used = 0;
-  template <class T>
-  T* take(int64_t count) {
-    T* piece = reinterpret_cast<T*>(base + used);
-    used += (size_t(count) * sizeof(T) + 63) / 64 * 64;
-    return piece;
-  }
-};
 
 // Most lanes lie between the columns next to those of the lane before (not where lanes are cut or the map shrinks):
 // these `regular` ones are read and written without looking up their columns.

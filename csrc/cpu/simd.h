@@ -111,6 +111,16 @@ CISS_INLINE Double larger(Double a, Double b) { return a > b ? a : b; }
 
 CISS_INLINE Float magnitude(Float x) { return (Float)((FloatMask)x & 0x7fffffff); }
 
+template <class Vector>
+CISS_INLINE auto largest_lane(Vector v) -> decltype(v[0] + v[0]) {
+#if CISS_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  if (sizeof v[0] == 4) return _mm512_reduce_max_ps((__m512)v);
+#endif
+  auto largest = v[0];
+  for (unsigned i = 1; i < sizeof v / sizeof v[0]; i++) largest = largest > v[i] ? largest : v[i];
+  return largest;
+}
+
 template <class Mask>
 CISS_INLINE bool any(Mask m) {
   uint64_t words[sizeof(Mask) / 8], all = 0;

@@ -5,12 +5,9 @@
 #include <memory>
 #include <vector>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #include "dispatch.h"
 #include "enlargement.h"
+#include "gradient_fill.h"
 #include "parallel.h"
 
 namespace ciss {
@@ -66,16 +63,7 @@ void add_shared_rows(const SoftmaxTask& task, const std::vector<Band>& bands, co
   });
 }
 
-template <class Real>
-void fill(const SoftmaxTask& task, Real value) {
-  const GradientView& g = task.gradient;
-  for (int64_t b = 0; b < task.batch; b++)
-    for (int64_t c = 0; c < task.classes; c++)
-      for (int64_t i = 0; i < task.height; i++)
-        for (int64_t j = 0; j < task.width; j++)
-          static_cast<Real*>(g.data)[b * g.batch_stride + c * g.class_stride + i * g.row_stride + j * g.column_stride] =
-              value;
-}
+GradientShape shape_of(const SoftmaxTask& task) { return {task.batch, task.classes, task.height, task.width}; }
 
 template <class Real>
 std::vector<ItemSums> run_bands(SoftmaxTask& task, bool align_corners, int threads) {
@@ -86,7 +74,7 @@ std::vector<ItemSums> run_bands(SoftmaxTask& task, bool align_corners, int threa
   const int64_t count = int64_t(strips.size());
   // Not where there is a single row (both sides of its strip), nor where shrinking skips rows.
   task.every_row_once = task.height > 1 && count == task.height - 1;
-  if (task.gradient.data && !task.every_row_once) fill<Real>(task, 0);
+  if (task.gradient.data && !task.every_row_once) fill(task.gradient, shape_of(task), double_precision, 0);
 
   const int64_t per_band = std::max<int64_t>(1, (count * task.batch + ITEMS_WANTED - 1) / ITEMS_WANTED);
   std::vector<Band> bands;
@@ -113,21 +101,8 @@ std::vector<ItemSums> run_bands(SoftmaxTask& task, bool align_corners, int threa
   return sums;
 }
 
-// A gradient of many megabytes is fresh memory: in pages of 2 MiB the system hands it over several times faster.
-void ask_for_large_pages(const SoftmaxTask& task, int64_t element_bytes) {
-#ifdef __linux__
-  constexpr uintptr_t PAGE = 2 << 20;
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(task.gradient.data);
-  const uintptr_t end = begin + uintptr_t(task.batch * task.classes * task.height * task.width * element_bytes);
-  const uintptr_t first = (begin + PAGE - 1) / PAGE * PAGE, last = end / PAGE * PAGE;
-  if (begin && last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // only a wish
-#else
-  (void)task, (void)element_bytes;
-#endif
-}
-
 std::vector<ItemSums> run_full_resolution(const SoftmaxTask& task, bool double_precision, int threads) {
-  ask_for_large_pages(task, double_precision ? 8 : 4);
+  ask_for_large_pages(task.gradient, shape_of(task), double_precision);
   const SoftmaxKernels& kernels = *instruction_set().softmax;
   const int64_t pixels = task.height * task.width, per_image = (pixels + PIXELS_PER_RANGE - 1) / PIXELS_PER_RANGE;
   std::vector<ItemSums> sums(size_t(task.batch * per_image));
@@ -177,7 +152,7 @@ SoftmaxResult softmax_loss(SoftmaxTask task, bool align_corners, bool double_pre
     else
       item_sums = run_bands<float>(task, align_corners, threads);
   } else if (task.gradient.data) {
-    double_precision ? fill<double>(task, 0) : fill<float>(task, 0);
+    fill(task.gradient, shape_of(task), double_precision, 0);
   }
   double sum[SUM_COUNT] = {};
   for (const ItemSums& item : item_sums)
@@ -186,12 +161,8 @@ SoftmaxResult softmax_loss(SoftmaxTask task, bool align_corners, bool double_pre
   for (int t = 0; t < TERM_COUNT; t++)
     if (task.settings.active(Term(t))) result.total += task.settings.weight[t] * result.value[t];
   // A loss scaler looks for NaN in the gradient: with a NaN or infinity among the logits all of it is NaN.
-  if (sum[SUM_POISON] != 0 && task.gradient.data) {
-    if (double_precision)
-      fill<double>(task, std::numeric_limits<double>::quiet_NaN());
-    else
-      fill<float>(task, std::numeric_limits<float>::quiet_NaN());
-  }
+  if (sum[SUM_POISON] != 0 && task.gradient.data)
+    fill(task.gradient, shape_of(task), double_precision, std::numeric_limits<double>::quiet_NaN());
   return result;
 }
 

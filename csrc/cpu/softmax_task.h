@@ -38,10 +38,6 @@ struct SoftmaxBand {
   void* shared_row = nullptr;  // [classes, width]: gradient of the last source row, if the next band starts with it
 };
 
-struct PixelRange {
-  int64_t image = 0, first = 0, count = 0;  // pixels, numbered along rows
-};
-
 struct RegionCounts {
   int64_t pixels[REGION_COUNT] = {};
   int64_t invalid = 0;        // labels that are neither a class nor ignore_index
