@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError
 from .alife import ALIFE
+from .dkd import DKD, DKDM
 from .fine_tuning import FineTuning
 from .joint import Joint
 from .method import Method
@@ -11,12 +12,14 @@ from .mib import MiB
 from .published import default_settings
 from .settings import MethodSettings
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (FineTuning, Joint, MiB, ALIFE)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (FineTuning, Joint, MiB, ALIFE, DKD, DKDM)}
 ALIASES = {"ft": "fine-tuning"}
 
 __all__ = [
     "ALIASES",
     "ALIFE",
+    "DKD",
+    "DKDM",
     "METHODS",
     "FineTuning",
     "Joint",

@@ -23,3 +23,15 @@ def start_from_background(model: SegmentationModel) -> None:
     new.weight.copy_(background.weight[:1].expand_as(new.weight))
     new.bias.copy_(bias.expand_as(new.bias))
     background.bias[0] = bias
+
+
+@torch.no_grad()
+def start_from_auxiliary(model: SegmentationModel) -> None:
+    """DKD's initialisation of the newest classifier (Baek et al. 2022).
+
+    Every new class starts as a copy, weight and bias, of the auxiliary classifier, which has learnt the
+    negatives of the steps before. Nothing else changes.
+    """
+    auxiliary, new = model.auxiliary, model.classifiers[-1]
+    new.weight.copy_(auxiliary.weight.expand_as(new.weight))
+    new.bias.copy_(auxiliary.bias.expand_as(new.bias))

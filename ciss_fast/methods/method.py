@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -38,6 +39,10 @@ class Method(ABC):
     """Whether the model is built with an auxiliary classifier in channel 0 (see `build_model`)."""
     image_memory: bool = False
     """Whether images of earlier steps join the training images of later ones (see `ciss_fast.memory`)."""
+    lr_multipliers: Mapping[str, float] = MappingProxyType({})
+    """Published learning-rate multipliers by parameter group; 1 for a group that is not named."""
+    backbone_batch_norm_momentum: float = 0.1
+    """Published momentum of the backbone's batch norms; 0.1 is PyTorch's."""
 
     def check_settings(self, settings: MethodSettings, num_steps: int) -> None:
         """Check that ``loss_weights`` has this method's terms, and a list one value for each later step.
@@ -67,12 +72,19 @@ class Method(ABC):
         """Keyword arguments of `ciss_fast.data.training_label_table` that this method wants."""
         return {}
 
-    def prepare_step(self, model: SegmentationModel, step: int, num_new: int) -> None:
+    def prepare_step(
+        self, model: SegmentationModel, step: int, num_new: int, settings: MethodSettings | None = None
+    ) -> None:
         """Give ``model`` the classifier of ``step`` and its starting values; nothing to do at the base step.
 
-        Take the teacher's copy before: initialisation may change the old classifiers too. Raises `ValueError`
-        if the model does not stand at the end of the step before.
+        ``num_new``: channels the step brings; at the base step channel 0 counts. ``settings`` is read for
+        ``new_classifier_start``; None is the published start. Take the teacher's copy before: initialisation
+        may change the old classifiers too. Raises `ValueError` if the model does not stand at the end of the
+        step before, or has an auxiliary classifier where the method has none (or the other way round).
         """
+        if (model.auxiliary is not None) != self.uses_auxiliary_classifier:
+            wanted, got = ("one", "none") if self.uses_auxiliary_classifier else ("none", "one")
+            raise ValueError(f"model: auxiliary classifier: {self.name} expected {wanted}, got {got}")
         existing = len(model.classifiers)
         if step == 0:
             if model.classes_per_step != [num_new]:
@@ -81,7 +93,8 @@ class Method(ABC):
         if existing != step:
             raise ValueError(f"model: expected {step} classifiers before step {step}, got {existing}")
         model.add_classifier(num_new)
-        self.initialise_classifier(model)
+        if settings is None or settings.new_classifier_start == "published":
+            self.initialise_classifier(model)
 
     def initialise_classifier(self, model: SegmentationModel) -> None:
         """Set the starting values of the newest classifier; by default PyTorch's stay."""
@@ -91,8 +104,12 @@ class Method(ABC):
         """The parts of the model whose batch norms the published method freezes at this step."""
         return []
 
+    def groups_without_weight_decay(self, step: int) -> tuple[str, ...]:
+        """The parameter groups that the published method leaves out of weight decay at this step."""
+        return ()
+
     def set_train_mode(self, model: SegmentationModel, step: int, settings: MethodSettings) -> None:
-        """Training mode, except for frozen batch norms and, at later steps, dropout.
+        """Training mode, except for frozen batch norms and, at later steps, dropout; batch-norm momentum.
 
         A frozen batch norm normalises with its running statistics, which stay. Its affine parameters and the
         groups with a learning-rate multiplier of 0 get ``requires_grad=False``; every other parameter of the
@@ -101,7 +118,11 @@ class Method(ABC):
         model.train()
         for name, modules in self._groups(model).items():
             for module in modules:
-                module.requires_grad_(getattr(settings, f"{name}_lr_multiplier") > 0)
+                module.requires_grad_(self._lr_multiplier(name, settings) > 0)
+        for norm in _batch_norms(model.backbone):
+            norm.momentum = self.backbone_batch_norm_momentum
+            if settings.backbone_batch_norm_momentum is not None:
+                norm.momentum = settings.backbone_batch_norm_momentum
         for norm in self._frozen_batch_norms(model, step, settings):
             norm.eval().requires_grad_(False)
         if step > 0 and not settings.dropout_at_later_steps:
@@ -114,21 +135,26 @@ class Method(ABC):
     ) -> list[dict[str, Any]]:
         """The optimiser's groups: backbone, head (ASPP and 3x3 convolution), old_classifiers, new_classifier.
 
-        Each is a dict of "name", "params" and "lr" (``learning_rate`` times the group's multiplier); a group
-        without trainable parameters is left out. Every parameter that requires a gradient after
-        `set_train_mode`, which must have been called for this step, is in exactly one. Raises `ValueError` if
-        the model does not have one classifier per step up to this one.
+        The auxiliary classifier, where there is one, goes with the other classifiers: with the new one at the
+        base step, with the old ones later. Each group is a dict of "name", "params", "lr" (``learning_rate``
+        times the group's multiplier) and, if the method leaves it out of weight decay, "weight_decay" 0 (the
+        optimiser's own holds for the others); a group without trainable parameters is left out. Every
+        parameter that requires a gradient after `set_train_mode`, which must have been called for this step,
+        is in exactly one. Raises `ValueError` if the model does not have one classifier per step up to this
+        one.
         """
         if len(model.classifiers) != step + 1:
             raise ValueError(
                 f"model: expected {step + 1} classifiers at step {step}, got {len(model.classifiers)}"
             )
-        groups = []
+        groups: list[dict[str, Any]] = []
         for name, modules in self._groups(model).items():
             parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
             if parameters:
-                multiplier = getattr(settings, f"{name}_lr_multiplier")
+                multiplier = self._lr_multiplier(name, settings)
                 groups.append({"name": name, "params": parameters, "lr": learning_rate * multiplier})
+                if settings.weight_decay_exemptions and name in self.groups_without_weight_decay(step):
+                    groups[-1]["weight_decay"] = 0.0
         if not groups:
             raise ConfigError("learning-rate multipliers: expected at least one above 0, got 0 for every group")
         return groups
@@ -152,12 +178,19 @@ class Method(ABC):
     @staticmethod
     def _groups(model: SegmentationModel) -> dict[str, list[nn.Module]]:
         """The parts of the model by parameter group."""
-        return {
+        groups = {
             "backbone": [model.backbone],
             "head": [model.aspp, model.head],
             "old_classifiers": list(model.classifiers[:-1]),
             "new_classifier": [model.classifiers[-1]],
         }
+        if model.auxiliary is not None:
+            groups["old_classifiers" if groups["old_classifiers"] else "new_classifier"].append(model.auxiliary)
+        return groups
+
+    def _lr_multiplier(self, group: str, settings: MethodSettings) -> float:
+        given = getattr(settings, f"{group}_lr_multiplier")
+        return self.lr_multipliers.get(group, 1.0) if given is None else given
 
     def _frozen_batch_norms(
         self, model: SegmentationModel, step: int, settings: MethodSettings
@@ -170,6 +203,8 @@ class Method(ABC):
         if settings.freeze_batch_norm == "all":
             parts.append(model)
         for part in parts:
-            for module in part.modules():
-                if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
-                    yield module
+            yield from _batch_norms(part)
+
+
+def _batch_norms(part: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in part.modules() if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)))

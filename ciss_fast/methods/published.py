@@ -1,7 +1,7 @@
 """Published loss weights by method, data set and task, and what stands in where none is published.
 
-Sources: MiB (Cermelli et al., CVPR 2020) and ALIFE (Oh, Baek and Ham, NeurIPS 2022), their reference
-implementations. A list has one value per later step, step 1 first.
+Sources: MiB (Cermelli et al., CVPR 2020), ALIFE (Oh, Baek and Ham, NeurIPS 2022) and DKD (Baek et al.,
+NeurIPS 2022), their reference implementations. A list has one value per later step, step 1 first.
 """
 
 from __future__ import annotations
@@ -37,6 +37,16 @@ _ALIFE_UNPUBLISHED: dict[str, LossWeights] = {
     "other": {"ali": 2.0, "kd": 1.0},
 }
 
+# One set of weights for every task that DKD and DKD-M report on.
+_DKD: LossWeights = {"kd": 5.0, "dkd_pos": 5.0, "dkd_neg": 5.0, "ac": 1.0}
+_DKD_TASKS = {
+    "voc": ("19-1", "15-5", "15-1", "10-1", "5-3"),
+    "ade20k": ("100-50", "100-10", "50-50"),
+}
+
+# DKD's weight of positive pixels at the base step and later; other data sets take VOC's.
+_DKD_POS_WEIGHTS = {"voc": (2.0, 1.0), "ade20k": (35.0, 35.0)}
+
 
 def loss_weights(method: str, dataset: str, task: str) -> tuple[LossWeights, bool]:
     """Return (weights by term, whether they are published) for e.g. ("alife", "voc", "15-1").
@@ -51,15 +61,29 @@ def loss_weights(method: str, dataset: str, task: str) -> tuple[LossWeights, boo
         if published is not None:
             return dict(published), True
         return dict(_ALIFE_UNPUBLISHED.get(dataset, _ALIFE_UNPUBLISHED["other"])), False
+    if method in ("dkd", "dkd-m"):
+        return dict(_DKD), task in _DKD_TASKS.get(dataset, ())
     return {}, True
 
 
-def default_settings(method: str, dataset: str, task: str) -> MethodSettings:
-    """The settings a method is published with for a task, e.g. ("alife", "voc", "15-1"); see `loss_weights`.
+def pos_weights(method: str, dataset: str) -> tuple[float, float]:
+    """Return mBCE's weight of positive pixels (at the base step, later); 1 for methods without mBCE."""
+    if method in ("dkd", "dkd-m"):
+        return _DKD_POS_WEIGHTS.get(dataset, _DKD_POS_WEIGHTS["voc"])
+    return 1.0, 1.0
 
+
+def default_settings(method: str, dataset: str, task: str) -> MethodSettings:
+    """The settings a method is published with for a task, e.g. ("alife", "voc", "15-1").
+
+    See `loss_weights` and `pos_weights`.
     ``method`` is the method's registered name or an alias. Raises `ConfigError` for an unknown one.
     """
     from . import get_method  # the registry imports the methods, which import the settings
 
-    weights, published = loss_weights(get_method(method).name, dataset, task)
-    return MethodSettings(loss_weights=weights, published=published)
+    name = get_method(method).name
+    weights, published = loss_weights(name, dataset, task)
+    base, later = pos_weights(name, dataset)
+    return MethodSettings(
+        loss_weights=weights, pos_weight_base=base, pos_weight_later=later, published=published
+    )

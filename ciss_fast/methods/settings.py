@@ -9,25 +9,36 @@ from dataclasses import dataclass, field, fields
 from ..errors import ConfigError
 
 BATCH_NORM_CHOICES = ("published", "backbone", "all", "none")
+CLASSIFIER_START_CHOICES = ("published", "random")
 
 
 @dataclass(frozen=True)
 class MethodSettings:
     """The recipe's values that a method reads. `default_settings` gives the published ones.
 
-    loss_weights: weight by loss term (ALIFE: "ali", "kd"; MiB: "ckd"; fine-tuning and joint: none), one
-        number for all later steps or a list with one number for each later step, step 1 first.
+    loss_weights: weight by loss term (ALIFE: "ali", "kd"; MiB: "ckd"; DKD: "kd", "dkd_pos", "dkd_neg", "ac";
+        fine-tuning and joint: none), one number for all later steps or a list with one number for each later
+        step, step 1 first. A term of weight 0 is switched off.
     align_corners: how logits are enlarged to the label. True is ALIFE's network, on which all methods run
-        here so that they compare and may share a base step; MiB's own code has False.
+        here so that they compare and may share a base step; MiB's own code and DKD have False.
     alpha: multiplies the teacher's logits before its softmax (MiB; 1 in its recipe).
+    pos_weight_base, pos_weight_later: weight of the positive pixels in mBCE at the base step and at later ones
+        (DKD).
+    new_classifier_start: "published": as the method has it (MiB, ALIFE: from the background's; DKD: from the
+        auxiliary classifier). "random": PyTorch's default start.
     freeze_batch_norm: which batch norms keep their statistics and affine values.
         "published": those that the method freezes (ALIFE: backbone and ASPP at later steps; else none).
         "backbone": these, and the backbone's at every step, base step included (small batches).
         "all": every one, at every step (also allows batches of one image).
         "none": none, whatever the method says.
+    backbone_batch_norm_momentum: how fast running statistics follow, above 0 up to 1. None: as the method
+        publishes it (DKD 0.01, else 0.1).
     dropout_at_later_steps: keep dropout on at later steps; the published recipes switch it off.
-    *_lr_multiplier: multiplies the step's learning rate for one parameter group. 0 keeps its parameters as
-        they are, and no gradient is computed for them; batch-norm statistics move all the same.
+    *_lr_multiplier: multiplies the step's learning rate for one parameter group. None: as the method
+        publishes it (DKD: 10 for everything but the backbone; else 1). 0 keeps the group's parameters as they
+        are, and no gradient is computed for them; batch-norm statistics move all the same.
+    weight_decay_exemptions: leave out of weight decay the groups that the method publishes so (DKD at later
+        steps: all but the new classifier). False: the recipe's weight decay for every group.
     published: True if ``loss_weights`` are a paper's for this task; for information only.
 
     Raises `ConfigError` for a value outside these.
@@ -36,20 +47,29 @@ class MethodSettings:
     loss_weights: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
     align_corners: bool = True
     alpha: float = 1.0
+    pos_weight_base: float = 1.0
+    pos_weight_later: float = 1.0
+    new_classifier_start: str = "published"
     freeze_batch_norm: str = "published"
+    backbone_batch_norm_momentum: float | None = None
     dropout_at_later_steps: bool = False
-    backbone_lr_multiplier: float = 1.0
-    head_lr_multiplier: float = 1.0
-    old_classifiers_lr_multiplier: float = 1.0
-    new_classifier_lr_multiplier: float = 1.0
+    backbone_lr_multiplier: float | None = None
+    head_lr_multiplier: float | None = None
+    old_classifiers_lr_multiplier: float | None = None
+    new_classifier_lr_multiplier: float | None = None
+    weight_decay_exemptions: bool = True
     published: bool = False
 
     def __post_init__(self) -> None:
-        if self.freeze_batch_norm not in BATCH_NORM_CHOICES:
-            known = ", ".join(BATCH_NORM_CHOICES)
-            raise ConfigError(f"freeze_batch_norm: expected one of {known}, got {self.freeze_batch_norm!r}")
+        _check_choice("freeze_batch_norm", self.freeze_batch_norm, BATCH_NORM_CHOICES)
+        _check_choice("new_classifier_start", self.new_classifier_start, CLASSIFIER_START_CHOICES)
+        momentum = self.backbone_batch_norm_momentum
+        if momentum is not None and not (_is_number(momentum) and 0 < momentum <= 1):
+            raise ConfigError(f"backbone_batch_norm_momentum: expected above 0 up to 1, got {momentum!r}")
+        for name in ("pos_weight_base", "pos_weight_later"):
+            _check_number(name, getattr(self, name))
         for entry in fields(self):
-            if entry.name.endswith("_lr_multiplier"):
+            if entry.name.endswith("_lr_multiplier") and getattr(self, entry.name) is not None:
                 _check_number(entry.name, getattr(self, entry.name))
         for term, weight in self.loss_weights.items():
             for number in weight if _is_list(weight) else [weight]:
@@ -76,11 +96,15 @@ def _is_list(weight: float | Sequence[float]) -> bool:
     return isinstance(weight, Sequence) and not isinstance(weight, str)
 
 
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
 def _check_number(name: str, value: object) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value < 0
-    ):
+    if not _is_number(value) or not math.isfinite(value) or value < 0:
         raise ConfigError(f"{name}: expected a finite number >= 0, got {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -21,7 +21,7 @@ def test_registry(name, kind):
 def test_unknown_method():
     with pytest.raises(ConfigError) as caught:
         get_method("plop")
-    assert str(caught.value) == "method: unknown name 'plop', known: fine-tuning, joint, mib, alife, ft"
+    assert str(caught.value) == "method: unknown name 'plop', known: fine-tuning, joint, mib, alife, dkd, dkd-m, ft"
 
 
 @pytest.mark.parametrize(
