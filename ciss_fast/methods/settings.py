@@ -22,8 +22,8 @@ class MethodSettings:
     align_corners: how logits are enlarged to the label. True is ALIFE's network, on which all methods run
         here so that they compare and may share a base step; MiB's own code and DKD have False.
     alpha: multiplies the teacher's logits before its softmax (MiB; 1 in its recipe).
-    pos_weight_base, pos_weight_later: weight of the positive pixels in mBCE at the base step and at later ones
-        (DKD).
+    pos_weight_base, pos_weight_later: weight of the positive pixels in mBCE at the base step and at later ones,
+        above 0 (DKD).
     new_classifier_start: "published": as the method has it (MiB, ALIFE: from the background's; DKD: from the
         auxiliary classifier). "random": PyTorch's default start.
     freeze_batch_norm: which batch norms keep their statistics and affine values.
@@ -67,7 +67,7 @@ class MethodSettings:
         if momentum is not None and not (_is_number(momentum) and 0 < momentum <= 1):
             raise ConfigError(f"backbone_batch_norm_momentum: expected above 0 up to 1, got {momentum!r}")
         for name in ("pos_weight_base", "pos_weight_later"):
-            _check_number(name, getattr(self, name))
+            _check_number(name, getattr(self, name), zero=False)
         for entry in fields(self):
             if entry.name.endswith("_lr_multiplier") and getattr(self, entry.name) is not None:
                 _check_number(entry.name, getattr(self, entry.name))
@@ -101,9 +101,9 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
 
 
-def _check_number(name: str, value: object) -> None:
-    if not _is_number(value) or not math.isfinite(value) or value < 0:
-        raise ConfigError(f"{name}: expected a finite number >= 0, got {value!r}")
+def _check_number(name: str, value: object, *, zero: bool = True) -> None:
+    if not _is_number(value) or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ConfigError(f"{name}: expected a finite number {'>=' if zero else '>'} 0, got {value!r}")
 
 
 def _is_number(value: object) -> bool:

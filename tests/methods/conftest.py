@@ -13,7 +13,8 @@ def model_at():
 
     def build(method: str, step: int):
         torch.manual_seed(0)
-        model = build_model("mobilenet_v2", 16, [4], head_channels=16)
+        auxiliary = get_method(method).uses_auxiliary_classifier
+        model = build_model("mobilenet_v2", 16, [4], head_channels=16, auxiliary_classifier=auxiliary)
         for later_step, num_new in enumerate((2, 1)[:step], start=1):
             get_method(method).prepare_step(model, later_step, num_new)
         return model

@@ -4,14 +4,24 @@ import pytest
 
 from ciss_fast.data.tasks import Task
 from ciss_fast.errors import ConfigError
-from ciss_fast.methods import ALIFE, FineTuning, Joint, MethodSettings, MiB, default_settings, get_method
+from ciss_fast.methods import (
+    ALIFE,
+    DKD,
+    DKDM,
+    FineTuning,
+    Joint,
+    MethodSettings,
+    MiB,
+    default_settings,
+    get_method,
+)
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
         ("fine-tuning", FineTuning), ("ft", FineTuning), ("joint", Joint), ("mib", MiB), ("MiB", MiB),
-        ("alife", ALIFE), ("ALIFE", ALIFE),
+        ("alife", ALIFE), ("ALIFE", ALIFE), ("dkd", DKD), ("DKD", DKD), ("dkd-m", DKDM), ("DKD-M", DKDM),
     ],
 )  # fmt: skip
 def test_registry(name, kind):
@@ -47,9 +57,40 @@ def test_published_weights(method, dataset, task, weights):
     assert settings.alpha == 1.0
 
 
+@pytest.mark.parametrize("method", ["dkd", "dkd-m"])
+@pytest.mark.parametrize(
+    ("dataset", "tasks", "pos_weights"),
+    [
+        ("voc", ["19-1", "15-5", "15-1", "10-1", "5-3"], (2.0, 1.0)),
+        ("ade20k", ["100-50", "100-10", "50-50"], (35.0, 35.0)),
+    ],
+)
+def test_published_settings_of_dkd(method, dataset, tasks, pos_weights):
+    for task in tasks:
+        assert default_settings(method, dataset, task) == MethodSettings(
+            loss_weights={"kd": 5.0, "dkd_pos": 5.0, "dkd_neg": 5.0, "ac": 1.0},
+            pos_weight_base=pos_weights[0],
+            pos_weight_later=pos_weights[1],
+            published=True,
+        )
+    for dataset_and_task in ((dataset, "100-5"), (dataset, "10-10"), ("shapes", "6-3")):
+        assert default_settings(method, *dataset_and_task).published is False
+    other = default_settings(method, "shapes", "6-3")
+    assert (other.pos_weight_base, other.pos_weight_later) == (2.0, 1.0)
+
+
 @pytest.mark.parametrize("dataset", ["voc", "ade20k", "shapes"])
 @pytest.mark.parametrize(
-    ("method", "task"), [("mib", "10-1"), ("mib", "5-3"), ("alife", "10-10"), ("alife", "100-5")]
+    ("method", "task"),
+    [
+        ("mib", "10-1"),
+        ("mib", "5-3"),
+        ("alife", "10-10"),
+        ("alife", "100-5"),
+        ("dkd", "10-5"),
+        ("dkd", "10-10"),
+        ("dkd-m", "100-5"),
+    ],
 )
 def test_other_tasks_get_marked_defaults_that_fit_any_number_of_steps(method, dataset, task):
     settings = default_settings(method, dataset, task)
@@ -99,6 +140,23 @@ def test_weights_that_do_not_fit(method, weights, message):
             {"backbone_lr_multiplier": float("nan")},
             "backbone_lr_multiplier: expected a finite number >= 0, got nan",
         ),
+        (
+            {"new_classifier_start": "zero"},
+            "new_classifier_start: expected one of published, random, got 'zero'",
+        ),
+        ({"pos_weight_base": 0}, "pos_weight_base: expected a finite number > 0, got 0"),
+        (
+            {"pos_weight_later": float("inf")},
+            "pos_weight_later: expected a finite number > 0, got inf",
+        ),
+        (
+            {"backbone_batch_norm_momentum": 0.0},
+            "backbone_batch_norm_momentum: expected above 0 up to 1, got 0.0",
+        ),
+        (
+            {"backbone_batch_norm_momentum": 1.5},
+            "backbone_batch_norm_momentum: expected above 0 up to 1, got 1.5",
+        ),
         ({"loss_weights": {"kd": -1.0}}, "loss weight 'kd': expected a finite number >= 0, got -1.0"),
         ({"loss_weights": {"kd": [1.0, "2"]}}, "loss weight 'kd': expected a finite number >= 0, got '2'"),
         ({"loss_weights": {"kd": "2"}}, "loss weight 'kd': expected a finite number >= 0, got '2'"),
@@ -120,16 +178,17 @@ def test_joint_trains_all_classes_at_once_in_learning_order():
 
 
 def test_teachers_and_label_options():
-    assert {
-        name: [get_method(name).needs_teacher(step) for step in (0, 1)]
-        for name in ("fine-tuning", "joint", "mib", "alife")
-    } == {
-        "fine-tuning": [False, False],
-        "joint": [False, False],
-        "mib": [False, True],
-        "alife": [False, True],
-    }
-    for step in (0, 1):
-        assert get_method("mib").label_options(step) == {"ignore_as_background": True}
-        for name in ("fine-tuning", "joint", "alife"):
-            assert get_method(name).label_options(step) == {}
+    for name in ("fine-tuning", "joint", "mib", "alife", "dkd", "dkd-m"):
+        method = get_method(name)
+        distils = name not in ("fine-tuning", "joint")
+        assert [method.needs_teacher(step) for step in (0, 1, 2)] == [False, distils, distils]
+        for step in (0, 1):
+            assert method.label_options(step) == ({"ignore_as_background": True} if name == "mib" else {})
+
+
+def test_what_the_engine_asks_of_a_method():
+    asked = ("prediction_kind", "uses_auxiliary_classifier", "image_memory")
+    for name in ("fine-tuning", "joint", "mib", "alife"):
+        assert [getattr(get_method(name), attribute) for attribute in asked] == ["softmax", False, False]
+    assert [getattr(get_method("dkd"), attribute) for attribute in asked] == ["sigmoid", True, False]
+    assert [getattr(get_method("dkd-m"), attribute) for attribute in asked] == ["sigmoid", True, True]

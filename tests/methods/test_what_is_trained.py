@@ -8,14 +8,15 @@ from ciss_fast.errors import ConfigError
 from ciss_fast.methods import MethodSettings, get_method
 
 PARTS = {"backbone", "aspp", "head"}
-METHODS = ["fine-tuning", "mib", "alife"]
+METHODS = ["fine-tuning", "mib", "alife", "dkd"]
 
 # Parts whose batch norms are frozen, by freeze_batch_norm and (method, step > 0).
 FROZEN = {
-    "published": {("alife", True): {"backbone", "aspp"}},
+    "published": {("alife", True): {"backbone", "aspp"}, ("dkd", True): PARTS},
     "backbone": {
         **{(name, later): {"backbone"} for name in METHODS for later in (False, True)},
         ("alife", True): {"backbone", "aspp"},
+        ("dkd", True): PARTS,
     },
     "all": {(name, later): PARTS for name in METHODS for later in (False, True)},
     "none": {},
