@@ -46,6 +46,30 @@ def positions(feature_map: Tensor) -> Tensor:
     return feature_map.permute(0, 2, 3, 1).flatten(0, 2)
 
 
+@torch.no_grad()
+def batch_prototypes(
+    previous: Tensor, current: Tensor, memory: Tensor, group_size: int = 12
+) -> tuple[Tensor, Tensor]:
+    """The classes' prototypes in both feature spaces from a batch of feature maps.
+
+    Args:
+        previous, current: feature maps [B, D, h, w] of the same images in the previous and current feature space.
+        memory: [K, S, D] in the previous feature space.
+        group_size: at most so many images share one softmax over positions. A larger batch is split evenly into G
+            groups, as the published training splits it over processes of 12 images.
+
+    Returns two tensors [K, G, D], or [K, D] for a single group.
+    """
+    count = -(-previous.shape[0] // group_size)
+    groups = zip(previous.tensor_split(count), current.tensor_split(count), strict=True)
+    pairs = [
+        ciss_fast.prototypes(positions(before), positions(after), memory, TEMPERATURE) for before, after in groups
+    ]
+    if count == 1:
+        return pairs[0]
+    return torch.stack([pair[0] for pair in pairs], dim=1), torch.stack([pair[1] for pair in pairs], dim=1)
+
+
 def rotation_loss(
     params: Tensor,
     previous: Tensor,
@@ -58,11 +82,12 @@ def rotation_loss(
 
     With both sets of prototypes centred over the classes and o the mean of the current ones:
     FID = mean_k (1 - cos(R_k r'_k, r_k)), REG = mean_k CE(classifier(R_k r'_k + o), k), and the loss is
-    ``fidelity_weight`` FID + (1 - ``fidelity_weight``) REG.
+    ``fidelity_weight`` FID + (1 - ``fidelity_weight``) REG, averaged over the groups if there are several.
 
     Args:
         params: [K, D(D-1)/2], see `initial_rotations`; gets the gradient.
-        previous, current: prototypes [K, D] in the previous and the current feature space, not centred.
+        previous, current: prototypes [K, D] or [K, G, D] in the previous and the current feature space, not
+            centred, see `batch_prototypes`.
         weight, bias: [C, D] and [C] of the current model's classifiers, old and new; rows 0 to K-1 are the old
             classes.
         fidelity_weight: lambda_ROT.
@@ -71,43 +96,12 @@ def rotation_loss(
     """
     offset = current.mean(dim=0)
     rotated = ciss_fast.cayley_rotate(params, previous - previous.mean(dim=0))
-    fidelity = (1 - functional.cosine_similarity(rotated, current - offset, dim=1)).mean()
+    fidelity = (1 - functional.cosine_similarity(rotated, current - offset, dim=-1)).mean()
     logits = functional.linear(rotated + offset, weight, bias)
-    regulariser = functional.cross_entropy(logits, torch.arange(len(rotated), device=logits.device))
+    classes = torch.arange(len(logits), device=logits.device).view(-1, *[1] * (logits.dim() - 2))
+    regulariser = functional.cross_entropy(logits.flatten(0, -2), classes.expand(logits.shape[:-1]).flatten())
     total = fidelity_weight * fidelity + (1 - fidelity_weight) * regulariser
     return total, {"fid": fidelity.detach(), "reg": regulariser.detach()}
-
-
-def batch_rotation_loss(
-    params: Tensor,
-    previous: Tensor,
-    current: Tensor,
-    memory: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    fidelity_weight: float = 0.99,
-    group_size: int = 12,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """`rotation_loss` of a batch of feature maps, with the prototypes made from them.
-
-    Args:
-        previous, current: feature maps [B, D, h, w] of the same images in the previous and current feature space.
-        memory: [K, S, D] in the previous feature space.
-        group_size: at most so many images share one softmax over positions. A larger batch is split evenly and
-            the groups' losses are averaged, as the published training averages over processes of 12 images.
-
-    The other arguments and what is returned: see `rotation_loss`.
-    """
-    count = -(-previous.shape[0] // group_size)
-    losses, terms = [], []
-    for before, after in zip(previous.tensor_split(count), current.tensor_split(count), strict=True):
-        with torch.no_grad():
-            prototypes = ciss_fast.prototypes(positions(before), positions(after), memory, TEMPERATURE)
-        loss, group_terms = rotation_loss(params, *prototypes, weight, bias, fidelity_weight)
-        losses.append(loss)
-        terms.append(group_terms)
-    mean_terms = {name: torch.stack([group[name] for group in terms]).mean() for name in terms[0]}
-    return torch.stack(losses).mean(), mean_terms
 
 
 @torch.no_grad()

@@ -106,11 +106,21 @@ class SegmentationModel(nn.Module):
         """A copy to serve as teacher: evaluation mode, no gradients. Make it before the next step."""
         return copy.deepcopy(self).eval().requires_grad_(False)
 
-    def forward(self, images: Tensor) -> SegmentationOutput:
-        """images [B, 3, H, W], ImageNet-normalised -> `SegmentationOutput`, h = ceil(H / output stride)."""
+    def extract(self, images: Tensor) -> Tensor:
+        """What the classifiers read: images [B, 3, H, W], ImageNet-normalised -> features [B, head_channels, h, w].
+
+        h = ceil(H / output stride).
+        """
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images: expected shape [B, 3, H, W], got {list(images.shape)}")
-        features = self.head(self.aspp(self.backbone(images)))
+        return self.head(self.aspp(self.backbone(images)))
+
+    def forward(self, images: Tensor) -> SegmentationOutput:
+        """images [B, 3, H, W], ImageNet-normalised -> `SegmentationOutput`, h = ceil(H / output stride)."""
+        return self.classify(self.extract(images))
+
+    def classify(self, features: Tensor) -> SegmentationOutput:
+        """The classifiers on features [B, head_channels, h, w] of `extract`."""
         logits = [classifier(features) for classifier in self.classifiers]
         weights = [classifier.weight for classifier in self.classifiers]
         if self.auxiliary is not None:

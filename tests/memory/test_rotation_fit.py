@@ -10,7 +10,7 @@ from torch.nn import functional
 import ciss_fast
 from ciss_fast.memory.rotation_fit import (
     TEMPERATURE,
-    batch_rotation_loss,
+    batch_prototypes,
     initial_rotations,
     positions,
     rotate_memory,
@@ -31,9 +31,12 @@ def test_golden_loss_gradient_and_rotated_memory(shared_file, name):
     params = values["params"].requires_grad_()
     # Feature maps of 2 images, 4 x 5 positions each, in the order of the golden positions.
     maps = [values[f"feature_{kind}"].view(2, 4, 5, -1).permute(0, 3, 1, 2) for kind in ("prev", "curr")]
-    loss, terms = batch_rotation_loss(
-        params, *maps, values["memory"], values["cls_weight"], values["cls_bias"], values["lam"].item()
-    )
+    prototypes = batch_prototypes(*maps, values["memory"])
+    for name, found in zip(("prev", "curr"), prototypes, strict=True):
+        expected = values[f"proto_{name}"]
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    classifier = values["cls_weight"], values["cls_bias"]
+    loss, terms = rotation_loss(params, *prototypes, *classifier, values["lam"].item())
     loss.mul(3).backward()
     assert loss.item() == pytest.approx(values["loss_total"].item(), rel=1e-5)
     assert terms["fid"].item() == pytest.approx(values["loss_fid"].item(), rel=1e-5)
@@ -64,16 +67,18 @@ def random_maps(images=5, dimension=6):
 
 def test_a_large_batch_is_the_mean_of_even_groups():
     params, maps, memory, classifier = random_maps(images=5)
-    loss, terms = batch_rotation_loss(params, *maps, memory, *classifier, 0.9, group_size=2)
-    parts = [
-        batch_rotation_loss(params, maps[0][images], maps[1][images], memory, *classifier, 0.9)
-        for images in (slice(0, 2), slice(2, 4), slice(4, 5))
-    ]
+    prototypes = batch_prototypes(*maps, memory, group_size=2)
+    assert [tensor.shape for tensor in prototypes] == [(3, 3, 6)] * 2
+    loss, terms = rotation_loss(params, *prototypes, *classifier, 0.9)
+    parts = []
+    for number, images in enumerate((slice(0, 2), slice(2, 4), slice(4, 5))):
+        single = batch_prototypes(maps[0][images], maps[1][images], memory)
+        assert all(torch.equal(one, many[:, number]) for one, many in zip(single, prototypes, strict=True))
+        parts.append(rotation_loss(params, *single, *classifier, 0.9))
     assert loss.item() == pytest.approx(sum(part.item() for part, _ in parts) / 3, rel=1e-6)
     for name in ("fid", "reg"):
         assert terms[name].item() == pytest.approx(sum(part[name].item() for _, part in parts) / 3, rel=1e-6)
-    whole, _ = batch_rotation_loss(params, *maps, memory, *classifier, 0.9, group_size=5)
-    assert whole.item() != pytest.approx(loss.item(), rel=1e-3)
+    assert not torch.allclose(batch_prototypes(*maps, memory, group_size=5)[0], prototypes[0].mean(dim=1), rtol=1e-3)
 
 
 def test_loss_is_the_weighted_sum_of_its_terms():
