@@ -1,0 +1,51 @@
+"""The benchmark of the rotations' fit: that it runs, and that both of its forms compute the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import rotation_fit
+from ciss_fast.memory.rotation_fit import batch_prototypes, initial_rotations, rotation_loss
+
+SMALL = [
+    "--threads", "1", "--classes", "3", "--features", "6", "--dimension", "8", "--images", "3", "--group", "2",
+    "--size", "64", "--backbone", "mobilenet_v2", "--iterations", "1", "--step-images", "30", "--epochs", "2",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def same_threads_afterwards():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_parts_and_shares_are_reported(capsys):
+    assert rotation_fit.main([*SMALL, "--wall"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split() for line in lines if line.split() and line.split()[0] in rotation_fit.PARTS}
+    assert list(rows) == list(rotation_fit.PARTS)
+    assert sum(float(row[2].rstrip("%")) for row in rows.values()) == pytest.approx(100, abs=0.05)
+    assert len(rows["networks"]) == 3 and all(len(rows[part]) == 5 for part in rotation_fit.PARTS[1:])
+    assert any(line.startswith("whole fit: 20 iterations, ") for line in lines)
+
+
+def test_both_forms_compute_the_same():
+    generator = torch.Generator().manual_seed(0)
+    maps = tuple(torch.rand(4, 8, 3, 3, generator=generator) for _ in range(2))
+    memory = torch.rand(3, 6, 8, generator=generator)
+    weight, bias = torch.randn(5, 8, generator=generator), torch.randn(5, generator=generator)
+    params = initial_rotations(3, 8, generator).mul(20).requires_grad_()
+    ours = batch_prototypes(*maps, memory, 2)
+    theirs = rotation_fit.published_prototypes(maps, memory, 2)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).abs().max() < 1e-4
+    loss, _ = rotation_loss(params, *ours, weight, bias)
+    loss.backward()
+    separate = [entry.detach().clone().requires_grad_() for entry in params]
+    other = rotation_fit.published_rotation_loss(separate, *theirs, weight, bias)
+    other.backward()
+    assert loss.item() == pytest.approx(other.item(), rel=1e-4)
+    gradient = torch.stack([entry.grad for entry in separate])
+    assert (params.grad - gradient).abs().max() < 1e-3 * gradient.abs().max()
