@@ -13,13 +13,15 @@ struct SigmoidBandState {
   typedef VectorOf<Real> V;
   typedef MaskOf<Real> M;
   static constexpr int L = Simd<Real>::lanes;
+  static constexpr int LABEL_COLUMNS = (2 * LONGEST_RUN + L) / L * L;  // longest piece, in whole vectors
   static constexpr Real LOG2E = Real(1.44269504088896340736);
 
   const SigmoidTask& task;
   const PieceView<Real> rows, columns;
   V *student, *teacher, *gradient;  // [band rows][width]
   Real* row;                        // [width]
-  int32_t* labels;                  // [L]
+  int32_t* labels;                  // [longest piece, LABEL_COLUMNS], see read_cell_labels
+  int64_t labels_of[3] = {-1, -1, -1};
 
   SigmoidBandState(const SigmoidTask& t, int64_t band_rows, char* memory, size_t* bytes = nullptr)
       : task(t), rows(*static_cast<const PieceView<Real>*>(t.rows)),
@@ -29,8 +31,8 @@ struct SigmoidBandState {
     teacher = scratch.take<V>(t.teacher.data ? band_rows * t.width : 0);
     gradient = scratch.take<V>(band_rows * t.width);
     row = scratch.take<Real>(t.width);
-    labels = scratch.take<int32_t>(L);
-    memset(labels, 0, size_t(bytes ? 0 : L) * 4);
+    labels = scratch.take<int32_t>((2 * LONGEST_RUN + 1) * LABEL_COLUMNS);
+    if (!bytes) memset(labels, 0, size_t(2 * LONGEST_RUN + 1) * LABEL_COLUMNS * 4);  // also past the cell's columns
     if (bytes) *bytes = scratch.used;
   }
 
@@ -183,6 +185,17 @@ struct SigmoidBandState {
     value = splat(Real(0));
   }
 
+  // The labels of a cell into `labels`; the planes of an image come one after the other.
+  void read_cell_labels(int64_t image, int64_t i, int64_t j) {
+    if (labels_of[0] == image && labels_of[1] == i && labels_of[2] == j) return;
+    const LabelView& view = task.label;
+    for (int r = 0; r < rows.length[i]; r++)
+      read_labels(labels + r * LABEL_COLUMNS, view,
+                  image * view.batch_stride + (rows.first_pixel[i] + r) * view.row_stride +
+                      columns.first_pixel[j] * view.column_stride, columns.length[j]);
+    labels_of[0] = image, labels_of[1] = i, labels_of[2] = j;
+  }
+
   // A plane's cell in which some pixels are positive and some are not, pixels as lanes.
   CISS_LOOP void mixed_cell(Plane plane, int64_t i, int64_t j, const Places& place, int lane, SigmoidSums& sums) {
     const Real* const logits = reinterpret_cast<const Real*>(student) + lane;
@@ -194,19 +207,17 @@ struct SigmoidBandState {
     const Real *fraction = x.fraction + x.nodes[EVERY_PIXEL].offset;
     const Real positive_weight = Real(task.positive_weight);
     const int pixels = x.length;
+    read_cell_labels(plane.image, i, j);
     LineSums<Real> total;
     for (int first = 0; first < pixels; first += L) {
-      const int count = pixels - first < L ? pixels - first : L;
       M inside;
-      for (int k = 0; k < L; k++) inside[k] = k < count ? -1 : 0;
+      for (int k = 0; k < L; k++) inside[k] = first + k < pixels ? -1 : 0;
       const V t = x.step == 0 ? splat(fraction[0]) : load(fraction + first);
       const V one = keep(inside, splat(Real(1))), weight = keep(inside, splat(positive_weight));
       for (int r = 0; r < y.length; r++) {
-        read_labels(labels, task.label, plane.image * task.label.batch_stride +
-                                            (rows.first_pixel[i] + r) * task.label.row_stride +
-                                            (columns.first_pixel[j] + first) * task.label.column_stride, count);
+        const int32_t* const label = labels + r * LABEL_COLUMNS + first;
         M positive;
-        for (int k = 0; k < L; k++) positive[k] = labels[k] == plane.channel ? -1 : 0;
+        for (int k = 0; k < L; k++) positive[k] = label[k] == plane.channel ? -1 : 0;
         const Real s = row_fraction[y.step == 0 ? 0 : r];
         const Real left = top_left + s * left_change, change = top_right + s * right_change - left;
         const M sign = sign_bit(positive);

@@ -40,18 +40,18 @@ std::vector<Group> make_groups(const SigmoidTask& task, int lanes) {
   std::vector<Group> groups;
   // The ones that take longest first.
   for (GroupKind kind : {GroupKind::distilled, GroupKind::labelled, GroupKind::unused}) {
+    // An image's planes side by side: their logits change much in the same cells, and they share its labels.
     size_t room = 0;
-    for (int64_t channel = 0; channel < task.classes; channel++) {
-      const bool used = task.weight[task.term_of(channel)] != 0;
-      const GroupKind its_kind = !used ? GroupKind::unused
-                                 : task.is_old(channel) ? GroupKind::distilled : GroupKind::labelled;
-      if (its_kind != kind) continue;
-      for (int64_t image = 0; image < task.batch; image++) {
+    for (int64_t image = 0; image < task.batch; image++)
+      for (int64_t channel = 0; channel < task.classes; channel++) {
+        const bool used = task.weight[task.term_of(channel)] != 0;
+        const GroupKind its_kind = !used ? GroupKind::unused
+                                   : task.is_old(channel) ? GroupKind::distilled : GroupKind::labelled;
+        if (its_kind != kind) continue;
         if (!room) groups.push_back({kind, std::vector<Plane>(size_t(lanes))});
         if (!room) room = size_t(lanes);
         groups.back().planes[size_t(lanes) - room--] = {int32_t(image), int32_t(channel)};
       }
-    }
   }
   return groups;
 }
