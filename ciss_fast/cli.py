@@ -114,7 +114,7 @@ def run_command(command: Callable[[], None]) -> int:
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted (the same training command goes on after the last finished step)", file=sys.stderr)
+        print("interrupted (the same training command goes on from what was saved last)", file=sys.stderr)
         return 130
     return 0
 

@@ -166,6 +166,7 @@ class EvaluationSet(Dataset):
 class EpochSampler(Sampler):
     """Order of an epoch: a permutation that depends on (seed, epoch) only, given as pairs (epoch, position).
 
+    ``epoch`` chooses the epoch of the next iteration, ``first`` the entry to start from in it.
     With ``num_shards`` processes, each takes every ``num_shards``-th entry; the permutation is continued from
     its beginning so that all get the same number.
     """
@@ -178,6 +179,7 @@ class EpochSampler(Sampler):
         self.shard = shard
         self.num_shards = num_shards
         self.epoch = 0
+        self.first = 0
 
     def __len__(self) -> int:
         return -(-self.length // self.num_shards)
@@ -185,7 +187,7 @@ class EpochSampler(Sampler):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng([self.seed, _ORDER, self.epoch]).permutation(self.length)
         order = np.resize(order, len(self) * self.num_shards)
-        for position in order[self.shard :: self.num_shards]:
+        for position in order[self.shard :: self.num_shards][self.first :]:
             yield self.epoch, int(position)
 
 
@@ -222,10 +224,13 @@ class StepBatches:
         self.loader = loader
         self.sampler = sampler
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration (training batches only; the first is 0)."""
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch of the next iteration (training batches only; the first is 0), and the batch in it to
+        start from; those before it are not loaded.
+        """
         if self.sampler is not None:
             self.sampler.epoch = epoch
+            self.sampler.first = first_batch * self.loader.batch_size
 
     def __len__(self) -> int:
         return len(self.loader)

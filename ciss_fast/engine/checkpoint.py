@@ -1,10 +1,9 @@
-"""The checkpoint written after every step: one file, atomic, checksummed, loaded without running code."""
+"""The checkpoint of a step, finished or under way: one file, atomic, checksummed, loaded without running code."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,16 @@ import torch
 from ciss_fast.atomic_files import atomic_write
 from ciss_fast.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class StepCheckpoint:
-    """A trained model after one step, with all that is needed to use it or to go on from it.
+    """A model after one step, or somewhere in it, with all that is needed to use it or to go on from it.
 
     Attributes:
         model: state dict, on the CPU.
-        step: the step just trained, from 0.
+        step: the step trained last, from 0.
         method: the method's name.
         config: `Config.to_dict` of the run that trained it.
         class_names: name of every class id of the data set.
@@ -33,6 +32,9 @@ class StepCheckpoint:
         data_fingerprint: that of the training images' list, to notice changed data.
         seconds: training time of the step.
         history: the loss log: one entry of name -> number every few iterations.
+        stages: the finished stages of the step in order, each with "name", "iterations", "seconds" and results.
+        progress: None after a finished step. Inside one: "state", what the running stage has saved, and "random",
+            the state of all random generators.
     """
 
     model: dict[str, torch.Tensor]
@@ -45,6 +47,8 @@ class StepCheckpoint:
     data_fingerprint: str
     seconds: float
     history: list[dict[str, float]]
+    stages: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    progress: dict[str, Any] | None = None
 
 
 def checkpoint_path(run: str | Path, step: int) -> Path:
@@ -54,8 +58,8 @@ def checkpoint_path(run: str | Path, step: int) -> Path:
 
 def save_checkpoint(path: str | Path, checkpoint: StepCheckpoint) -> Path:
     """Write a checkpoint in one step: a crash leaves the old file, the new one or none, never half of one."""
-    content = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
-    content["model"] = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.model.items()}
+    content = {field.name: _on_cpu(getattr(checkpoint, field.name)) for field in dataclasses.fields(checkpoint)}
+    content["model"] = {name: tensor.contiguous() for name, tensor in content["model"].items()}
     content["format"] = FORMAT
     content["sha256"] = _digest(content)
     return atomic_write(path, lambda file: torch.save(content, file))
@@ -113,12 +117,36 @@ def _first_mismatch(expected: Mapping[str, torch.Tensor], stored: Mapping[str, t
     return None
 
 
+def _on_cpu(value: Any) -> Any:
+    """A copy of nested dicts, lists and tuples with every tensor detached and on the CPU, strides kept."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_on_cpu(entry) for entry in value]
+    return value
+
+
 def _digest(content: Mapping[str, Any]) -> str:
     """SHA-256 over everything but the digest itself. torch.load does not verify the bytes of a tensor."""
     digest = hashlib.sha256()
-    plain = {name: value for name, value in content.items() if name not in ("model", "sha256")}
-    digest.update(json.dumps(plain, sort_keys=True).encode())
-    for name, tensor in content["model"].items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)} {value.stride()};".encode())
+            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, Mapping):
+            digest.update(f"dict {len(value)};".encode())
+            for key, entry in value.items():
+                digest.update(f"{key!r}:".encode())
+                add(entry)
+        elif isinstance(value, list):
+            digest.update(f"list {len(value)};".encode())
+            for entry in value:
+                add(entry)
+        else:
+            digest.update(f"{value!r};".encode())
+
+    add({name: value for name, value in content.items() if name != "sha256"})
     return digest.hexdigest()

@@ -130,6 +130,13 @@ class RunConfig:
     channels_last: bool = option(True, "memory layout of the network's tensors")
     device: str = option("auto", "cpu, cuda, cuda:1, or auto: a GPU if there is one", affects="nothing")
     threads: int | None = option(None, "CPU threads; none leaves torch's choice", minimum=1, affects="nothing")
+    save_minutes: float = option(
+        10.0, "longest time between two saves of a step under way, beside those after every epoch", above=0,
+        affects="nothing",
+    )  # fmt: skip
+    save_every: int | None = option(
+        None, "save a step under way after every so many iterations too", minimum=1, affects="nothing"
+    )
     log_every: int = option(10, "iterations between two entries of the loss log", minimum=1, affects="nothing")
     previews: int = option(4, "images shown in predictions.png", minimum=0, affects="later")
 

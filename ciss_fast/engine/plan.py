@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,15 +72,17 @@ class Plan:
     def num_steps(self) -> int:
         return self.training_task.num_steps
 
-    def training_batches(self, step: int) -> StepBatches:
-        """The augmented training batches of a step."""
+    def training_batches(self, step: int, replay: Sequence[int] = ()) -> StepBatches:
+        """The augmented training batches of a step, from its images and ``replay``, images (indices) of steps
+        before; all are labelled with the step's own classes only.
+        """
         data = self.config.data
         transform = TrainingTransform(
             data.crop_size, scale=(data.scale_min, data.scale_max), flip=0.5 if data.flip else 0.0
         )
         table = training_label_table(self.training_task, step, **self.method.label_options(step))
         seed = step_seed(self.config.run.seed, step)
-        indices = self.training_images[step]
+        indices = np.union1d(self.training_images[step], np.asarray(replay, dtype=np.int64))
         if isinstance(self.train_data, MemoryCache) and data.workers > 0:
             self.train_data.fill(indices)  # before the loader processes start, so that they share the memory
         images = TrainingSet(self.train_data, indices, table, transform, seed)

@@ -29,20 +29,23 @@ class Reporter:
         """What the user asked for, such as a table; printed even if quiet."""
         self.console.print(text, markup=False)
 
-    def follow(self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any]) -> Iterator[Item]:
+    def follow(
+        self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any], done: int = 0
+    ) -> Iterator[Item]:
         """Pass ``items`` on while showing how many of ``total`` are done and what ``status`` holds.
 
-        ``status`` is read each time it is shown, so the loop's body may keep changing it.
+        ``status`` is read each time it is shown, so the loop's body may keep changing it. ``done`` were done
+        before the first of ``items``.
         """
         if self.quiet:
             yield from items
         elif self.console.is_terminal:
-            yield from self._follow_with_bar(items, total, title, status)
+            yield from self._follow_with_bar(items, total, title, status, done)
         else:
-            yield from self._follow_with_lines(items, total, title, status)
+            yield from self._follow_with_lines(items, total, title, status, done)
 
     def _follow_with_bar(
-        self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any]
+        self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any], before: int
     ) -> Iterator[Item]:
         columns = (
             TextColumn("{task.description}"),
@@ -52,21 +55,21 @@ class Reporter:
             TextColumn("{task.fields[status]}"),
         )
         with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(title, total=total, status="")
+            task = bar.add_task(title, total=total, completed=before, status="")
             for item in items:
                 yield item
                 bar.update(task, advance=1, status=_describe(status))
 
     def _follow_with_lines(
-        self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any]
+        self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any], before: int
     ) -> Iterator[Item]:
         start = printed = time.monotonic()
-        for done, item in enumerate(items, start=1):
+        for done, item in enumerate(items, start=before + 1):
             yield item
             now = time.monotonic()
             if now - printed >= SECONDS_BETWEEN_LINES and done < total:
                 printed = now
-                left = (now - start) / done * (total - done)
+                left = (now - start) / (done - before) * (total - done)
                 self.message(f"{title}: {done}/{total}, {left:.0f} s left {_describe(status)}".rstrip())
 
 

@@ -3,6 +3,8 @@
 config.json               the effective configuration
 metrics.json              scores, per-class IoU, loss log and times of every finished step
 checkpoints/step_N.pt     the model after step N
+checkpoints/in_progress.pt  a step under way, for going on after an interruption
+memory/                   what methods with a memory keep for later steps
 evaluation/step_N.npz     confusion matrix and predicted preview images after step N
 tensorboard/              loss terms, learning rate and scores
 curves.png, predictions.png
@@ -47,14 +49,14 @@ class ResultsFolder:
         return self.path / "evaluation" / f"step_{step}.npz"
 
     def claim(self, config: Config) -> None:
-        """Make the folder this run's, or find that it already is; a run without a finished step gives way.
+        """Make the folder this run's, or find that it already is; a run that has saved nothing yet gives way.
 
         What a killed process was about to write is removed. Raises `ConfigError` if the folder holds a run of
         another configuration (naming the first setting that differs), or if it cannot be written.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"--output: expected a folder, got the file {self.path}")
-        started = self.metrics_path.exists() or any(self.path.glob("checkpoints/step_*.pt"))
+        started = self.metrics_path.exists() or any(self.path.glob("checkpoints/*.pt"))
         if self.config_path.exists() and started:
             difference = first_difference(self.read_config(), config, ("base", "later"))
             if difference is not None:

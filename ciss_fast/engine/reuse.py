@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from ciss_fast.engine.checkpoint import StepCheckpoint, checkpoint_path, load_checkpoint
 from ciss_fast.engine.config import first_difference
 from ciss_fast.engine.plan import Plan
+from ciss_fast.engine.resume import progress_path
 from ciss_fast.engine.settings import Affects
 from ciss_fast.errors import CheckpointError
 
@@ -17,11 +19,33 @@ def load_own(run: str | Path, step: int, plan: Plan) -> StepCheckpoint:
     Raises `CheckpointError` if it is damaged or another configuration, task or data set has made it.
     """
     path = checkpoint_path(run, step)
-    checkpoint = load_checkpoint(path)
+    checkpoint = _load_finished(path)
     difference = checkpoint_difference(checkpoint, step, plan, ("base", "later"))
     if difference is not None:
         raise CheckpointError(f"{path}: belongs to another run: {difference}")
     return checkpoint
+
+
+def load_progress(run: str | Path, step: int, plan: Plan) -> StepCheckpoint | None:
+    """What an interrupted run had saved of a step; None if it has saved nothing.
+
+    A damaged file gives a warning, and None. Raises `CheckpointError` if another configuration, task or data set
+    has made it.
+    """
+    path = progress_path(run)
+    if not path.is_file():
+        return None
+    try:
+        saved = load_checkpoint(path)
+    except CheckpointError as error:
+        warnings.warn(f"{error}; step {step} starts from its beginning", stacklevel=2)
+        return None
+    if saved.progress is None or saved.step != step:  # left behind by a step that has been finished since
+        return None
+    difference = checkpoint_difference(saved, step, plan, ("base", "later"))
+    if difference is not None:
+        raise CheckpointError(f"{path}: belongs to another run: {difference}")
+    return saved
 
 
 def load_base(run: str | Path, plan: Plan) -> StepCheckpoint:
@@ -32,7 +56,7 @@ def load_base(run: str | Path, plan: Plan) -> StepCheckpoint:
     path = checkpoint_path(run, 0)
     if not path.is_file():
         raise CheckpointError(f"--base-from: expected a run with a finished base step, there is no {path}")
-    checkpoint = load_checkpoint(path)
+    checkpoint = _load_finished(path)
     difference = checkpoint_difference(checkpoint, 0, plan, ("base",))
     if difference is not None:
         raise CheckpointError(f"--base-from: the base step in {run} does not fit: {difference}")
@@ -65,3 +89,10 @@ def checkpoint_difference(
         if found[name] != value:
             return f"{name} is {found[name]!r} there and {value!r} here"
     return None
+
+
+def _load_finished(path: Path) -> StepCheckpoint:
+    checkpoint = load_checkpoint(path)
+    if checkpoint.progress is not None:
+        raise CheckpointError(f"{path}: expected a finished step, got one under way")
+    return checkpoint

@@ -17,12 +17,14 @@ from ciss_fast.engine.plots import draw_curves, draw_predictions
 from ciss_fast.engine.precision import Precision
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.results import ResultsFolder, steps_table
-from ciss_fast.engine.reuse import load_base, load_own
+from ciss_fast.engine.resume import StepProgress, progress_path
+from ciss_fast.engine.reuse import load_base, load_own, load_progress
 from ciss_fast.engine.scoring import metrics_entry, run_tests
 from ciss_fast.engine.seeding import seed_everything
+from ciss_fast.engine.stages import StageContext, run_stages
 from ciss_fast.engine.summaries import Summaries
 from ciss_fast.engine.tables import percent
-from ciss_fast.engine.train_step import StepTrainer, step_learning_rate
+from ciss_fast.engine.train_step import step_learning_rate
 from ciss_fast.errors import ConfigError
 from ciss_fast.models import SegmentationModel, build_model
 
@@ -107,6 +109,7 @@ class Run:
         else:
             self.last = self._make_step(step)
             save_checkpoint(path, self.last)
+            progress_path(self.results.path).unlink(missing_ok=True)
         self._score_step(step, self.last)
 
     def report(self) -> None:
@@ -121,28 +124,36 @@ class Run:
         )
 
     def _make_step(self, step: int) -> StepCheckpoint:
-        if isinstance(self.start, StepCheckpoint) and step == 0:
-            self.reporter.message(f"step 0: taken over from {self.config.run.base_from}")
-            return self._checkpoint(0, self.start.model, self.start.seconds, self.start.history)
-        plan, teacher = self.plan, None
-        if step == 0:
-            model = self.start
-        else:
-            model = self._model_of(self.last)
-            teacher = model.frozen_copy() if plan.method.needs_teacher(step) else None
+        plan, folder = self.plan, self.results.path
+        base = self.start if step == 0 and isinstance(self.start, StepCheckpoint) else None
+        before = base or self.last
+        model = self.start if before is None else self._model_of(before)
+        teacher = model.frozen_copy() if plan.method.needs_teacher(step) else None
         # Everything random from here on depends on the seed and the step only, not on how the run got here.
         seed_everything(self.config.run.seed, step)
         plan.method.prepare_step(model, step, plan.training_task.classes_per_step[step])
         for network in (model, teacher):
             if network is not None:
                 self.precision.place_model(network)
-        folder, first = self.results.path / "tensorboard", self._iterations_before(step)
-        with Summaries(folder, first, supersede=True) as summaries:
-            trainer = StepTrainer(plan.method, self.config, self.precision, self.reporter, summaries.add_losses)
-            start = time.monotonic()
-            history = trainer.train(step, model, teacher, plan.training_batches(step), plan.settings_at(step))
-            seconds = time.monotonic() - start
-        return self._checkpoint(step, model.state_dict(), seconds, history)
+        progress = StepProgress(progress_path(folder), self._empty_checkpoint(step), model, self.config.run)
+        saved = load_progress(folder, step, plan)
+        if saved is not None:
+            progress.restore(saved)
+            self.reporter.message(f"step {step}: goes on after {progress.describe()}")
+        elif base is not None:
+            progress.take_over(base)
+            self.reporter.message(f"step 0: taken over from {self.config.run.base_from}")
+        with Summaries(folder / "tensorboard", self._iterations_before(step), supersede=True) as summaries:
+            for entry in progress.history:
+                summaries.add_losses(entry)
+            context = StageContext(
+                plan, step, model, teacher, self.precision, self.reporter, folder, progress, summaries.add_losses
+            )
+            stages = plan.method.stages(step)
+            if base is not None:  # what comes before its training is not done, what comes after it is
+                stages = stages[[stage.name for stage in stages].index("train") + 1 :]
+            run_stages(stages, context)
+        return progress.checkpoint()
 
     def _score_step(self, step: int, checkpoint: StepCheckpoint) -> None:
         start = time.monotonic()
@@ -163,12 +174,11 @@ class Run:
             f"({entry['seconds_training']:.0f} s training, {entry['seconds_testing']:.0f} s testing)"
         )
 
-    def _checkpoint(
-        self, step: int, model: dict[str, torch.Tensor], seconds: float, history: list[dict[str, float]]
-    ) -> StepCheckpoint:
+    def _empty_checkpoint(self, step: int) -> StepCheckpoint:
+        """A step's checkpoint as far as it is known before training."""
         task = self.plan.training_task
         return StepCheckpoint(
-            model=model,
+            model={},
             step=step,
             method=self.plan.method.name,
             config=self.config.to_dict(),
@@ -176,8 +186,8 @@ class Run:
             channel_order=list(task.seen(step)),
             classes_per_step=task.classes_per_step[: step + 1],
             data_fingerprint=self.plan.train_data.fingerprint,
-            seconds=seconds,
-            history=history,
+            seconds=0.0,
+            history=[],
         )
 
     def _build_model(self, classes_per_step: list[int], *, pretrained: bool) -> SegmentationModel:

@@ -48,6 +48,7 @@ def metrics_entry(
         "training_images": len(plan.training_images[step]),
         "test_images": len(plan.test_images[step]),
         "iterations": int(checkpoint.history[-1]["iteration"]) + 1,
+        "stages": checkpoint.stages,
         "seconds_training": checkpoint.seconds,
         "seconds_testing": seconds,
         **scores.summary(),

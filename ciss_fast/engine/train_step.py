@@ -1,27 +1,23 @@
-"""Training one step: from a prepared model to a trained one."""
+"""The stage "train": from a prepared model to a trained one."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ciss_fast.data import StepBatches
 from ciss_fast.engine.config import Config, OptimisationConfig
-from ciss_fast.engine.precision import Precision
-from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.schedule import PolySchedule
 from ciss_fast.engine.settings import at_step
-from ciss_fast.errors import CissFastError
-from ciss_fast.methods import Method, MethodSettings
-from ciss_fast.models import SegmentationModel
+from ciss_fast.methods.method import LossAndTerms
 
-LogEntry = dict[str, float]
+if TYPE_CHECKING:
+    from ciss_fast.engine.stages import StageContext
 
 
 def step_epochs(config: Config, step: int) -> float:
@@ -49,112 +45,43 @@ def build_optimiser(groups: list[dict[str, Any]], settings: OptimisationConfig) 
     )
 
 
-class LossLog:
-    """Collects loss terms on the device and averages them every few iterations, so that each one costs no
-    wait.
-    """
-
-    def __init__(self, every: int, sink: Callable[[LogEntry], None]) -> None:
-        self.every, self.sink = every, sink
-        self.entries: list[LogEntry] = []
-        self._pending: list[dict[str, Tensor]] = []
-
-    def add(self, iteration: int, terms: dict[str, Tensor], learning_rate: float, *, last: bool) -> None:
-        """Record the terms of one iteration.
-
-        Raises `CissFastError` when entries are averaged and the loss has become infinite or NaN.
-        """
-        self._pending.append(terms)
-        if len(self._pending) < self.every and not last:
-            return
-        means = {name: float(torch.stack([entry[name].float() for entry in self._pending]).mean()) for name in terms}
-        if not math.isfinite(means["loss"]):
-            raise CissFastError(
-                f"iteration {iteration}: the loss is {means['loss']}; a lower learning rate, "
-                "--clip-norm or --precision fp32 may help"
-            )
-        entry = {"iteration": iteration, "learning_rate": learning_rate, **means}
-        self.entries.append(entry)
-        self._pending.clear()
-        self.sink(entry)
-
-
-def endless(batches: StepBatches) -> Iterator[tuple[Tensor, Tensor]]:
-    """Epoch after epoch of batches, without end."""
-    for epoch in itertools.count():
-        batches.set_epoch(epoch)
+def endless(batches: StepBatches, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Epoch after epoch of batches, without end, from the batch with number ``first`` on."""
+    first_epoch, first_batch = divmod(first, len(batches))
+    for epoch in itertools.count(first_epoch):
+        batches.set_epoch(epoch, first_batch if epoch == first_epoch else 0)
         yield from batches
 
 
-class StepTrainer:
-    """Trains the steps of a run, one call each; holds what all of them share.
+def train_model(context: StageContext, batches: StepBatches) -> None:
+    """Train the context's model (prepared for its step; changed in place) with the method's loss.
 
-    ``sink`` is called with every new entry of the loss log.
+    Raises `CissFastError` if the loss becomes infinite or NaN.
     """
+    step, model, teacher, precision = context.step, context.model, context.teacher, context.precision
+    method, config, settings = context.plan.method, context.plan.config, context.settings
+    optimisation = config.optimisation
+    method.set_train_mode(model, step, settings)
+    groups = method.parameter_groups(model, step, settings, step_learning_rate(config, step))
+    schedule = PolySchedule(
+        build_optimiser(groups, optimisation),
+        max(1, round(step_epochs(config, step) * len(batches))),
+        power=optimisation.poly_power,
+        warmup=optimisation.warmup,
+        warmup_start=optimisation.warmup_start,
+    )
+    loop = context.loop(schedule, epoch_length=len(batches), title="training")
+    items = endless(batches, loop.first)
 
-    def __init__(
-        self,
-        method: Method,
-        config: Config,
-        precision: Precision,
-        reporter: Reporter,
-        sink: Callable[[LogEntry], None],
-    ) -> None:
-        self.method, self.config = method, config
-        self.precision, self.reporter, self.sink = precision, reporter, sink
+    def compute_loss(iteration: int) -> LossAndTerms:
+        images, label = next(items)
+        images = precision.place_images(images)
+        label = label.to(precision.device, non_blocking=True)
+        with precision.autocast():
+            output = model(images)
+            with torch.no_grad():
+                teacher_output = teacher(images) if teacher is not None else None
+        return method.loss(output, teacher_output, label, step, settings)
 
-    def train(
-        self,
-        step: int,
-        model: SegmentationModel,
-        teacher: SegmentationModel | None,
-        batches: StepBatches,
-        settings: MethodSettings,
-    ) -> list[LogEntry]:
-        """Train ``model`` (prepared for ``step``; changed in place) and return the loss log.
-
-        ``teacher`` is the frozen model of the step before, if the method reads it; ``settings`` is what the
-        method takes from the configuration. Raises `CissFastError` if the loss becomes infinite or NaN.
-        """
-        optimisation = self.config.optimisation
-        self.method.set_train_mode(model, step, settings)
-        groups = self.method.parameter_groups(model, step, settings, step_learning_rate(self.config, step))
-        optimiser = build_optimiser(groups, optimisation)
-        iterations = max(1, round(step_epochs(self.config, step) * len(batches)))
-        schedule = PolySchedule(
-            optimiser,
-            iterations,
-            power=optimisation.poly_power,
-            warmup=optimisation.warmup,
-            warmup_start=optimisation.warmup_start,
-        )
-        log = LossLog(self.config.run.log_every, self.sink)
-        status: dict[str, float] = {}
-        numbered = enumerate(itertools.islice(endless(batches), iterations))
-        followed = self.reporter.follow(numbered, iterations, f"step {step}", status)
-        with closing(followed):  # so that an error finds the progress bar put away
-            for iteration, (images, label) in followed:
-                schedule.set_iteration(iteration)
-                images = self.precision.place_images(images)
-                label = label.to(self.precision.device, non_blocking=True)
-                with self.precision.autocast():
-                    output = model(images)
-                    with torch.no_grad():
-                        teacher_output = teacher(images) if teacher is not None else None
-                loss, terms = self.method.loss(output, teacher_output, label, step, settings)
-                self._update(optimiser, loss)
-                # The number of pixels in every region comes with the terms; it is not for the log.
-                values = {name: value for name, value in terms.items() if not name.startswith("pixels_")}
-                values = {"loss": loss.detach(), **values}
-                log.add(iteration, values, schedule.learning_rate, last=iteration == iterations - 1)
-                if log.entries:
-                    status["loss"] = log.entries[-1]["loss"]
-        return log.entries
-
-    def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.optimisation.clip_norm is not None:
-            parameters = [p for group in optimiser.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.config.optimisation.clip_norm)
-        optimiser.step()
+    with closing(items):  # ends the loader processes at once, whatever happens
+        loop.run(compute_loss, optimisation.clip_norm)

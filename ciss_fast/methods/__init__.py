@@ -11,6 +11,7 @@ from .method import Method
 from .mib import MiB
 from .published import default_settings
 from .settings import MethodSettings
+from .stage import TRAIN, Stage
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (FineTuning, Joint, MiB, ALIFE, DKD, DKDM)}
 ALIASES = {"ft": "fine-tuning"}
@@ -21,11 +22,13 @@ __all__ = [
     "DKD",
     "DKDM",
     "METHODS",
+    "TRAIN",
     "FineTuning",
     "Joint",
     "Method",
     "MethodSettings",
     "MiB",
+    "Stage",
     "default_settings",
     "get_method",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..models import SegmentationModel, SegmentationOutput
 from .settings import MethodSettings
+from .stage import TRAIN, Stage
 
 if TYPE_CHECKING:
     from ..data.tasks import Task
@@ -22,9 +23,9 @@ LossAndTerms = tuple[Tensor, dict[str, Tensor]]
 class Method(ABC):
     """An incremental method; it holds no state. Step 0 is the base step, later steps have an old model.
 
-    A step of training is: the teacher is ``model.frozen_copy()`` if `needs_teacher`; then `prepare_step`,
-    `set_train_mode` (again after every evaluation), `parameter_groups` for the optimiser, and `loss` per
-    batch.
+    A step of training is: the teacher is ``model.frozen_copy()`` if `needs_teacher`; then `prepare_step`, and
+    the `stages` one after another. The stage "train" is `set_train_mode` (again after every evaluation),
+    `parameter_groups` for the optimiser, and `loss` per batch.
 
     A new method sets ``name`` and ``loss_terms`` and writes `loss`; the rest has the plain behaviour by
     default.
@@ -59,6 +60,10 @@ class Method(ABC):
             if not isinstance(weight, (int, float)) and len(weight) != num_steps - 1:
                 wanted = f"one value or {num_steps - 1}, one per later step"
                 raise ConfigError(f"loss weight {term!r}: expected {wanted}, got {len(weight)}")
+
+    def stages(self, step: int) -> tuple[Stage, ...]:
+        """What is done, in this order, to train a step: by default its images with `loss`, nothing else."""
+        return (TRAIN,)
 
     def needs_teacher(self, step: int) -> bool:
         """Whether `loss` reads the previous step's model at this step."""

@@ -6,20 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from ciss_fast.engine import train_step
+from ciss_fast.engine import stages
 from ciss_fast.engine.checkpoint import checkpoint_path, load_checkpoint
 from ciss_fast.engine.config import Config
-from ciss_fast.engine.precision import Precision
-from ciss_fast.engine.progress import Reporter
-from ciss_fast.engine.train_step import StepTrainer, build_optimiser, step_epochs, step_learning_rate
-from ciss_fast.methods import get_method
-
-CPU = Precision(torch.device("cpu"), None, channels_last=False)
-
-
-def trainer(**settings: object) -> StepTrainer:
-    config = Config().with_settings(settings)
-    return StepTrainer(get_method("ft"), config, CPU, Reporter(quiet=True), lambda entry: None)
+from ciss_fast.engine.loop import update
+from ciss_fast.engine.train_step import build_optimiser, step_epochs, step_learning_rate
 
 
 def groups_of_two() -> list[dict]:
@@ -48,9 +39,8 @@ def test_sgd_without_momentum_and_adamw():
 def test_an_update_is_that_of_its_own_gradient_clipped_as_a_whole(clip_norm, step):
     parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimiser = torch.optim.SGD([{"params": [p]} for p in parameters], lr=1.0)
-    update = trainer(clip_norm=clip_norm)._update
     for iteration in (1, 2):  # the second must not contain the first one's gradient
-        update(optimiser, 3 * parameters[0].sum() + 3 * parameters[1].sum())
+        update(optimiser, 3 * parameters[0].sum() + 3 * parameters[1].sum(), clip_norm)
         for parameter in parameters:
             assert parameter.item() == pytest.approx(-iteration * step, rel=1e-5)
 
@@ -64,14 +54,13 @@ def test_epochs_and_learning_rates_of_the_steps():
 
 def test_teacher_is_the_model_of_the_step_before_and_stays_so(alife_run, tmp_path, tiny_train, monkeypatch):
     seen = {}
-    original = StepTrainer.train
+    original = stages.train_model
 
-    def watched(self, step, model, teacher, batches, settings):
-        log = original(self, step, model, teacher, batches, settings)
-        seen[step] = model, teacher
-        return log
+    def watched(context, batches):
+        original(context, batches)
+        seen[context.step] = context.model, context.teacher
 
-    monkeypatch.setattr(train_step.StepTrainer, "train", watched)
+    monkeypatch.setattr(stages, "train_model", watched)
     tiny_train(tmp_path / "run", method="alife", base_from=str(alife_run))
     assert sorted(seen) == [1, 2]
     for step, (model, teacher) in seen.items():

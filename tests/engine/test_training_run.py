@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ciss_fast.engine import train_step
+from ciss_fast.engine import loop, stages
 from ciss_fast.engine.checkpoint import checkpoint_path, load_checkpoint
 from ciss_fast.engine.metrics import compute_scores
 from ciss_fast.engine.results import ResultsFolder
@@ -27,6 +27,8 @@ def without_times(run: Path) -> dict:
     metrics = ResultsFolder(run).read_metrics()
     for entry in metrics["steps"]:
         del entry["seconds_training"], entry["seconds_testing"]
+        for stage in entry["stages"]:
+            del stage["seconds"]
     return metrics
 
 
@@ -95,7 +97,7 @@ def test_finished_steps_are_not_done_again(alife_run, tmp_path, tiny_train, monk
     def never(*_):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(train_step.StepTrainer, "train", never)
+    monkeypatch.setattr(stages, "train_model", never)
     tiny_train(run, method="alife")
     assert (modification_times(run), without_times(run)) == before
 
@@ -113,17 +115,17 @@ def test_resumed_run_has_the_same_bits_as_an_uninterrupted_one(alife_run, tmp_pa
 
 def test_run_interrupted_inside_a_step_goes_on_to_the_same_bits(alife_run, tmp_path, tiny_train, monkeypatch):
     run = tmp_path / "run"
-    update, count = train_step.StepTrainer._update, itertools.count()
+    update, count = loop.update, itertools.count()
     iterations = [entry["iterations"] for entry in ResultsFolder(alife_run).read_metrics()["steps"]]
     assert iterations[1] > 1
 
-    def interrupted(self, *arguments):
+    def interrupted(*arguments):
         if next(count) == iterations[0] + 1:  # the second iteration of step 1
             raise KeyboardInterrupt
-        return update(self, *arguments)
+        return update(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_step.StepTrainer, "_update", interrupted)
+        patch.setattr(loop, "update", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tiny_train(run, method="alife")
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_0.pt"]

@@ -1,0 +1,136 @@
+"""Training loops that go on after an interruption with the same bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ciss_fast.engine.progress import Reporter
+from ciss_fast.engine.resume import LogEntry, StepProgress
+from ciss_fast.engine.schedule import PolySchedule
+from ciss_fast.errors import CissFastError
+
+
+class LossLog:
+    """Collects loss terms on the device and averages them every few iterations, so that each one costs no
+    wait.
+
+    Args:
+        every: iterations between two entries.
+        entries: the list that new entries are appended to.
+        sink: called with every new entry.
+        first: number of the first iteration in the entries.
+    """
+
+    def __init__(
+        self, every: int, entries: list[LogEntry], sink: Callable[[LogEntry], None], first: int = 0
+    ) -> None:
+        self.every, self.entries, self.sink, self.first = every, entries, sink, first
+        self.pending: list[dict[str, Tensor]] = []
+
+    def add(self, iteration: int, terms: dict[str, Tensor], learning_rate: float, *, last: bool) -> None:
+        """Record the terms of one iteration, "loss" among them.
+
+        Raises `CissFastError` when entries are averaged and the loss has become infinite or NaN.
+        """
+        self.pending.append(terms)
+        if len(self.pending) < self.every and not last:
+            return
+        means = {name: float(torch.stack([entry[name].float() for entry in self.pending]).mean()) for name in terms}
+        if not math.isfinite(means["loss"]):
+            raise CissFastError(
+                f"iteration {iteration}: the loss is {means['loss']}; a lower learning rate, "
+                "--clip-norm or --precision fp32 may help"
+            )
+        entry = {"iteration": self.first + iteration, "learning_rate": learning_rate, **means}
+        self.entries.append(entry)
+        self.pending.clear()
+        self.sink(entry)
+
+
+class TrainingLoop:
+    """The iterations of a stage, made by `StageContext.loop`.
+
+    On construction optimiser, tensors and log get back what an interrupted run has saved; ``first`` is the
+    iteration to go on with, 0 if there was none.
+    """
+
+    def __init__(
+        self,
+        schedule: PolySchedule,
+        progress: StepProgress,
+        reporter: Reporter,
+        sink: Callable[[LogEntry], None],
+        *,
+        log_every: int,
+        epoch_length: int,
+        title: str,
+        tensors: dict[str, Tensor],
+    ) -> None:
+        self.schedule, self.progress, self.reporter = schedule, progress, reporter
+        self.epoch_length, self.title, self.tensors = epoch_length, title, tensors
+        self.log = LossLog(log_every, progress.history, sink, progress.iterations)
+        self.first = 0
+        if progress.state is not None:
+            self._restore(progress.state)
+
+    def run(
+        self, compute_loss: Callable[[int], tuple[Tensor, dict[str, Tensor]]], clip_norm: float | None = None
+    ) -> None:
+        """Optimise ``compute_loss(iteration)`` (a scalar and its detached terms) from iteration ``first`` on.
+
+        ``clip_norm``: largest norm of the whole gradient. Raises `CissFastError` if the loss becomes infinite or
+        NaN.
+        """
+        schedule, iterations = self.schedule, self.schedule.iterations
+        status: dict[str, float] = {}
+        followed = self.reporter.follow(
+            range(self.first, iterations), iterations, self.title, status, done=self.first
+        )
+        with closing(followed):  # so that an error finds the progress bar put away
+            for iteration in followed:
+                schedule.set_iteration(iteration)
+                loss, terms = compute_loss(iteration)
+                update(schedule.optimiser, loss, clip_norm)
+                # The number of pixels in every region comes with the terms; it is not for the log.
+                values = {name: value for name, value in terms.items() if not name.startswith("pixels_")}
+                values = {"loss": loss.detach(), **values}
+                done = iteration + 1
+                self.log.add(iteration, values, schedule.learning_rate, last=done == iterations)
+                if self.log.entries:
+                    status["loss"] = self.log.entries[-1]["loss"]
+                if done < iterations:
+                    self.progress.save_if_due(done, done % self.epoch_length == 0, lambda done=done: self._state(done))
+
+    def _state(self, iteration: int) -> dict[str, Any]:
+        return {
+            "iteration": iteration,
+            "optimiser": self.schedule.optimiser.state_dict(),
+            "tensors": self.tensors,
+            "pending": self.log.pending,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.first = state["iteration"]
+        optimiser = self.schedule.optimiser
+        optimiser.load_state_dict(state["optimiser"])
+        device = optimiser.param_groups[0]["params"][0].device
+        self.log.pending = [{name: value.to(device) for name, value in terms.items()} for terms in state["pending"]]
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                tensor.copy_(state["tensors"][name])
+
+
+def update(optimiser: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None) -> None:
+    """One step of the optimiser down the gradient of ``loss``, clipped to ``clip_norm`` as a whole."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm is not None:
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    optimiser.step()

@@ -1,0 +1,128 @@
+"""How far a step has come, and the file from which an interrupted step goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ciss_fast.engine.checkpoint import StepCheckpoint, load_weights, save_checkpoint
+from ciss_fast.engine.config import RunConfig
+from ciss_fast.engine.seeding import random_state, set_random_state
+
+LogEntry = dict[str, float]
+
+
+def progress_path(run: str | Path) -> Path:
+    """Where a run keeps what the step under way has done so far."""
+    return Path(run) / "checkpoints" / "in_progress.pt"
+
+
+class StepProgress:
+    """A step under way: finished stages, loss log, training time, and where the stage that runs had got to.
+
+    Saved, it is a checkpoint of the step with a ``progress`` entry: the model as it is, the state that the running
+    stage has given, and the state of all random generators. An interrupted step is restored from it and goes on
+    as if nothing had happened.
+
+    Args:
+        path: of the file.
+        checkpoint: the step's checkpoint as far as it is known before training: everything but model, times,
+            log and stages.
+        model: the model in training.
+        settings: when to save.
+
+    Attributes:
+        state: what the running stage had saved when it was interrupted; None if it starts.
+        history: the loss log of the step so far.
+        stages: what is known about every finished stage: "name", "iterations", "seconds" and its results.
+    """
+
+    def __init__(
+        self, path: Path, checkpoint: StepCheckpoint, model: torch.nn.Module, settings: RunConfig
+    ) -> None:
+        self.path, self.model, self.settings = path, model, settings
+        self.state: dict[str, Any] | None = None
+        self.history: list[LogEntry] = []
+        self.stages: list[dict[str, Any]] = []
+        self._checkpoint = checkpoint
+        self._seconds = 0.0  # of this step before `_since`
+        self._since = self._saved = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the step so far, over all interruptions."""
+        return self._seconds + time.monotonic() - self._since
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the finished stages together; the loss log numbers them one after another."""
+        return sum(stage["iterations"] for stage in self.stages)
+
+    def restore(self, saved: StepCheckpoint) -> None:
+        """Go on from what was saved: model, stages, log, time, the running stage's state, random generators.
+
+        Raises `CheckpointError` if the model does not fit.
+        """
+        load_weights(self.model, saved, self.path)
+        self.history, self.stages = list(saved.history), list(saved.stages)
+        self._seconds, self._since = saved.seconds, time.monotonic()
+        self.state = saved.progress["state"]
+        set_random_state(saved.progress["random"])
+
+    def take_over(self, base: StepCheckpoint) -> None:
+        """Count the training of another run's base step, whose model this one already has, as done here."""
+        self.stages = [stage for stage in base.stages if stage["name"] == "train"]
+        self.history = [entry for entry in base.history if entry["iteration"] < self.iterations]
+        self._seconds, self._since = sum(stage["seconds"] for stage in self.stages), time.monotonic()
+
+    def describe(self) -> str:
+        """How far the step has come, for the user."""
+        done = [stage["name"] for stage in self.stages]
+        if self.state is not None and "iteration" in self.state:
+            done.append(f"{self.state['iteration']} iterations")
+        return ", ".join(done) or "its preparation"
+
+    def has_finished(self, stage: str) -> bool:
+        return any(entry["name"] == stage for entry in self.stages)
+
+    def finish_stage(self, name: str, results: dict[str, Any]) -> None:
+        """Record that the running stage has come to its end."""
+        iterations = int(self.history[-1]["iteration"]) + 1 - self.iterations if self.history else 0
+        seconds = self.seconds - sum(stage["seconds"] for stage in self.stages)
+        self.stages.append({"name": name, "iterations": iterations, "seconds": seconds, **results})
+        self.state = None
+
+    def save_if_due(self, iteration: int, epoch_ended: bool, make_state: Callable[[], dict[str, Any]]) -> None:
+        """Save the running stage's state if it is time: at the end of an epoch, when ``save_minutes`` have passed,
+        or after every ``save_every`` iterations.
+        """
+        every, minutes = self.settings.save_every, self.settings.save_minutes
+        if (
+            epoch_ended
+            or time.monotonic() - self._saved >= 60 * minutes
+            or (every is not None and iteration % every == 0)
+        ):
+            self.save(make_state())
+
+    def save(self, state: dict[str, Any] | None) -> None:
+        """Write the file: the step as it is now, and ``state`` (nested dicts and lists of tensors, numbers and
+        text) for the running stage; None if it has to start from its beginning.
+        """
+        progress = {"state": state, "random": random_state()}
+        save_checkpoint(self.path, dataclasses.replace(self.checkpoint(), progress=progress))
+        self._saved = time.monotonic()
+
+    def checkpoint(self) -> StepCheckpoint:
+        """The step's checkpoint with the model as it is now."""
+        return dataclasses.replace(
+            self._checkpoint,
+            model=self.model.state_dict(),
+            seconds=self.seconds,
+            history=self.history,
+            stages=self.stages,
+        )

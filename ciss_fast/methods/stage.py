@@ -1,0 +1,30 @@
+"""The stages that a step of training is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..engine.stages import StageContext
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the things done, one after another, to train a step.
+
+    name: what the user reads, in messages and in ``metrics.json``; different for every stage of a step.
+    run: does it, by changing the context's model in place and writing files below the context's folder.
+
+    A stage may be interrupted at any moment. It then runs again: from its beginning, with the model as the stage
+    before has left it, or, inside a loop of `StageContext.loop`, from the last iteration that was saved. So a file
+    that a stage reads must not be one that it writes.
+    """
+
+    name: str
+    run: Callable[[StageContext], None]
+
+
+TRAIN = Stage("train", lambda context: context.train())
+"""The model on the step's images with the method's loss."""
