@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ _OWN_NAMES = ("format", "sha256")
 def save_checked(path: str | Path, content: Mapping[str, Any], format: int) -> Path:  # noqa: A002 - what it is
     """Write ``content`` in one step: a crash leaves the old file, the new one or none, never half of one.
 
-    Its values are plain (what JSON can hold) or dictionaries of tensors; tensors are stored on the CPU.
-    ``format`` is the number of the layout, to be raised when it changes.
+    Its values are numbers, texts, booleans, None and tensors, in lists and dictionaries as deep as wanted; tensors
+    are stored on the CPU with their strides. ``format`` is the number of the layout, to be raised when it changes.
+    Raises `TypeError` for a value of another type.
     """
-    stored = {name: _on_cpu(value) if is_state(value) else value for name, value in content.items()}
+    stored = {name: _on_cpu(value) for name, value in content.items()}
     stored["format"] = format
     stored["sha256"] = _digest(stored)
     return atomic_write(path, lambda file: torch.save(stored, file))
@@ -72,22 +72,40 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        tensor = value.detach().cpu()
+        # torch.save writes the whole storage behind a view.
+        is_view = tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
+        return tensor.clone() if is_view else tensor
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_on_cpu(item) for item in value]
+    return value
 
 
 def _digest(content: Mapping[str, Any]) -> str:
     """SHA-256 over everything but the digest itself. torch.load does not verify the bytes of a tensor."""
     digest = hashlib.sha256()
-    plain = {name: value for name, value in content.items() if name != "sha256" and not is_state(value)}
-    digest.update(json.dumps(plain, sort_keys=True).encode())
-    for value in content.values():
-        if is_state(value):
-            _update(digest, value)
+    _update(digest, {name: value for name, value in content.items() if name != "sha256"})
     return digest.hexdigest()
 
 
-def _update(digest: Any, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+def _update(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"{value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    elif isinstance(value, Mapping):
+        digest.update(f"dictionary of {len(value)};".encode())
+        for key, item in value.items():
+            digest.update(f"{key!r}:".encode())
+            _update(digest, item)
+    elif isinstance(value, list):
+        digest.update(f"list of {len(value)};".encode())
+        for item in value:
+            _update(digest, item)
+    elif value is None or isinstance(value, (bool, int, float, str)):
+        digest.update(f"{value!r};".encode())
+    else:
+        raise TypeError(f"expected numbers, text and tensors in lists and dictionaries, got {type(value).__name__}")

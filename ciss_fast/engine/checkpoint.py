@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ciss_fast.atomic_files import atomic_write
+from ciss_fast.checked_files import is_state, load_checked, save_checked
 from ciss_fast.errors import CheckpointError
 
 FORMAT = 2
@@ -51,6 +50,9 @@ class StepCheckpoint:
     progress: dict[str, Any] | None = None
 
 
+_NAMES = tuple(field.name for field in dataclasses.fields(StepCheckpoint))
+
+
 def checkpoint_path(run: str | Path, step: int) -> Path:
     """Where a run keeps the checkpoint of a step."""
     return Path(run) / "checkpoints" / f"step_{step}.pt"
@@ -58,11 +60,7 @@ def checkpoint_path(run: str | Path, step: int) -> Path:
 
 def save_checkpoint(path: str | Path, checkpoint: StepCheckpoint) -> Path:
     """Write a checkpoint in one step: a crash leaves the old file, the new one or none, never half of one."""
-    content = {field.name: _on_cpu(getattr(checkpoint, field.name)) for field in dataclasses.fields(checkpoint)}
-    content["model"] = {name: tensor.contiguous() for name, tensor in content["model"].items()}
-    content["format"] = FORMAT
-    content["sha256"] = _digest(content)
-    return atomic_write(path, lambda file: torch.save(content, file))
+    return save_checked(path, {name: getattr(checkpoint, name) for name in _NAMES}, FORMAT)
 
 
 def load_checkpoint(path: str | Path) -> StepCheckpoint:
@@ -71,22 +69,10 @@ def load_checkpoint(path: str | Path) -> StepCheckpoint:
     Raises `CheckpointError` naming the file if it is missing, cannot be read, is not a checkpoint of this
     package, or if its content is not what was written (checksum).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: expected a checkpoint, there is no such file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive surfaces as almost anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: damaged or not a checkpoint: {reason}") from None
-    names = {field.name for field in dataclasses.fields(StepCheckpoint)}
-    if not isinstance(content, dict) or not names <= content.keys() or not _is_state(content["model"]):
-        raise CheckpointError(f"{path}: expected a step checkpoint of ciss_fast, got another kind of file")
-    if content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, got {content.get('format')}")
-    if content.get("sha256") != _digest(content):
-        raise CheckpointError(f"{path}: damaged, its content does not match its checksum")
-    return StepCheckpoint(**{name: content[name] for name in names})
+    content = load_checked(path, "checkpoint", _NAMES, FORMAT)
+    if not is_state(content["model"]):
+        raise CheckpointError(f"{path}: expected a checkpoint of ciss_fast, got another kind of file")
+    return StepCheckpoint(**{name: content[name] for name in _NAMES})
 
 
 def load_weights(model: torch.nn.Module, checkpoint: StepCheckpoint, path: str | Path) -> None:
@@ -101,10 +87,6 @@ def load_weights(model: torch.nn.Module, checkpoint: StepCheckpoint, path: str |
     model.load_state_dict(checkpoint.model)
 
 
-def _is_state(model: Any) -> bool:
-    return isinstance(model, Mapping) and all(isinstance(value, torch.Tensor) for value in model.values())
-
-
 def _first_mismatch(expected: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor]) -> str | None:
     for name, tensor in expected.items():
         if name not in stored:
@@ -115,38 +97,3 @@ def _first_mismatch(expected: Mapping[str, torch.Tensor], stored: Mapping[str, t
         if name not in expected:
             return f"got an entry {name} that the model does not have"
     return None
-
-
-def _on_cpu(value: Any) -> Any:
-    """A copy of nested dicts, lists and tuples with every tensor detached and on the CPU, strides kept."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
-    if isinstance(value, Mapping):
-        return {key: _on_cpu(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_on_cpu(entry) for entry in value]
-    return value
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 over everything but the digest itself. torch.load does not verify the bytes of a tensor."""
-    digest = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            digest.update(f"{value.dtype} {tuple(value.shape)} {value.stride()};".encode())
-            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        elif isinstance(value, Mapping):
-            digest.update(f"dict {len(value)};".encode())
-            for key, entry in value.items():
-                digest.update(f"{key!r}:".encode())
-                add(entry)
-        elif isinstance(value, list):
-            digest.update(f"list {len(value)};".encode())
-            for entry in value:
-                add(entry)
-        else:
-            digest.update(f"{value!r};".encode())
-
-    add({name: value for name, value in content.items() if name != "sha256"})
-    return digest.hexdigest()

@@ -75,7 +75,7 @@ def test_missing_file(tmp_path):
 
 def test_a_state_dict_is_not_a_checkpoint(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "c.pt")
-    with pytest.raises(CheckpointError, match="expected a step checkpoint of ciss_fast, got another kind of file"):
+    with pytest.raises(CheckpointError, match="expected a checkpoint of ciss_fast, got another kind of file"):
         load_checkpoint(tmp_path / "c.pt")
 
 
