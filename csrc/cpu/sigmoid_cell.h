@@ -119,50 +119,46 @@ constexpr float LARGEST_PRODUCT = 120;   // log2 of the largest product of the d
 struct GeometricLine {
   Float plain = splat(0.f), moment = plain, squares = plain, product = splat(1.f);  // moment: of the pixel's number
 
-  template <bool SOFTPLUS>
-  __attribute__((always_inline)) void four(Float e0, Float e1, Float e2, Float e3, float first, float direction) {
-    const Float d0 = 1.f + e0, d1 = 1.f + e1, d2 = 1.f + e2, d3 = 1.f + e3;
-    const Float d01 = d0 * d1, d23 = d2 * d3, all = d01 * d23, inverse = reciprocal(all);
-    const Float inverse01 = inverse * d23, inverse23 = inverse * d01;
-    const Float s0 = e0 * d1 * inverse01, s1 = e1 * d0 * inverse01, s2 = e2 * d3 * inverse23, s3 = e3 * d2 * inverse23;
-    plain += (s0 + s1) + (s2 + s3);
-    moment += first * s0;
-    moment += (first + direction) * s1;
-    moment += (first + 2 * direction) * s2;
-    moment += (first + 3 * direction) * s3;
-    if (SOFTPLUS) {
-      product *= all;
-      squares += s0 * s0;
-      squares += s1 * s1;
-      squares += s2 * s2;
-      squares += s3 * s3;
-    }
-  }
-  template <bool SOFTPLUS>
-  __attribute__((always_inline)) void one(Float e, float number) {
-    const Float d = 1.f + e, s = e * reciprocal(d);
-    plain += s;
-    moment += number * s;
-    if (SOFTPLUS) {
-      product *= d;
-      squares += s * s;
-    }
-  }
   // Pixels first, first + direction, ...; `e` is that of the first one.
   template <bool SOFTPLUS>
-  __attribute__((always_inline)) void half(Float e, Float ratio, int first, int direction, int count) {
+  __attribute__((always_inline)) void half(Float e, Float ratio, float first, float direction, int count) {
     const Float square = ratio * ratio, fourth = square * square;
-    Float odd = e * ratio;
+    Float odd = e * ratio, sum = splat(0.f), steps = sum, number = sum;  // steps: moment of the distance from the first
     int k = 0;
     for (; k + 4 <= count; k += 4) {
-      four<SOFTPLUS>(e, odd, e * square, odd * square, float(first + k * direction), float(direction));
+      const Float e2 = e * square, e3 = odd * square;
+      const Float d0 = 1.f + e, d1 = 1.f + odd, d2 = 1.f + e2, d3 = 1.f + e3;
+      const Float d01 = d0 * d1, d23 = d2 * d3, all = d01 * d23, inverse = reciprocal(all);
+      const Float inverse01 = inverse * d23, inverse23 = inverse * d01;
+      const Float s0 = e * d1 * inverse01, s1 = odd * d0 * inverse01;
+      const Float s2 = e2 * d3 * inverse23, s3 = e3 * d2 * inverse23;
+      const Float s23 = s2 + s3, group = s0 + s1 + s23;
+      sum += group;
+      steps += number * group + (s1 + s3 + (s23 + s23));
+      number += 4.f;
+      if (SOFTPLUS) {
+        product *= all;
+        squares += s0 * s0;
+        squares += s1 * s1;
+        squares += s2 * s2;
+        squares += s3 * s3;
+      }
       e *= fourth;
       odd *= fourth;
     }
     for (; k < count; k++) {
-      one<SOFTPLUS>(e, float(first + k * direction));
+      const Float d = 1.f + e, s = e * reciprocal(d);
+      sum += s;
+      steps += number * s;
+      number += 1.f;
+      if (SOFTPLUS) {
+        product *= d;
+        squares += s * s;
+      }
       e *= ratio;
     }
+    plain += sum;
+    moment += first * sum + direction * steps;
   }
 };
 
