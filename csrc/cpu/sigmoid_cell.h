@@ -113,8 +113,9 @@ CISS_INLINE LineSums<Real> sum_nodes(const Corners<Real>& z, const Piece<Real>& 
 // outwards, d_k = 1 + e_k, sigmoid = e_k / d_k; four reciprocals come from that of a product of four. The softplus of
 // a line is the log of the product of its d_k; where all e_k are small that product would lose them, and
 // log(1 + e) = sigmoid + sigmoid^2 / 2 + ... serves.
-constexpr float TAIL = -9;               // log2 of the e_k below which a whole line has to stay for that
-constexpr float LARGEST_PRODUCT = 120;   // log2 of the largest product of the d_k of a line
+constexpr float TAIL = -7.5f;           // log2 of the e_k below which a whole line has to stay for that
+constexpr float TAIL_LINEAR = 0.99999874f, TAIL_SQUARE = 0.50183f;  // minimax up to there, relative error 1.3e-6
+constexpr float LARGEST_PRODUCT = 120;  // log2 of the largest product of the d_k of a line
 
 struct GeometricLine {
   Float plain = splat(0.f), moment = plain, squares = plain, product = splat(1.f);  // moment: of the pixel's number
@@ -191,7 +192,7 @@ CISS_INLINE LineSums<float> sum_geometric(const Corners<float>& z, const Piece<f
     Float value = splat(0.f);
     if (SOFTPLUS) {
       const FloatMask tail = exponent + float(after) * magnitude(growth) < TAIL;
-      const Float small = (line.plain + 0.5f * line.squares) * 1.44269504f;
+      const Float small = (TAIL_LINEAR * line.plain + TAIL_SQUARE * line.squares) * 1.44269504f;
       value = (tail ? small : log2<float>(line.product)) + keep(turned, pixels * centre + numbers * slope);
     }
     sums.add(y.weight[j], s, plain, at_middle * plain + x.step * moment, value);
