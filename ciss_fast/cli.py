@@ -50,9 +50,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         if section not in groups:
             groups[section] = parser.add_argument_group(section)
         default = field.default if field.default is not None else "none"
+        if field.metadata["published"]:
+            default = "as the method is published"
         keywords: dict[str, Any] = {"dest": field.name, "default": None}
         keywords["help"] = f"{field.metadata['help']} (default: {default})".replace("%", "%%")
-        if declared is bool:
+        if declared in (bool, bool | None):
             keywords["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(declared) is dict:
             keywords.update(action="append", metavar="NAME=VALUE", help=f"{field.metadata['help']} (repeatable)")

@@ -13,7 +13,8 @@ from typing import Any
 
 from ciss_fast.engine.settings import Affects, PerStep, convert, field_types, option
 from ciss_fast.errors import ConfigError
-from ciss_fast.methods.settings import BATCH_NORM_CHOICES
+from ciss_fast.methods.published import PUBLISHED_DATASETS
+from ciss_fast.methods.settings import BATCH_NORM_CHOICES, CLASSIFIER_START_CHOICES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,7 +36,7 @@ class DataConfig:
     scale_min: float = option(0.5, "smallest area of a random crop, as a part of the image's area", above=0)
     scale_max: float = option(2.0, "largest area of a random crop, as a part of the image's area", above=0)
     flip: bool = option(True, "mirror half of the training images")
-    batch_size: int = option(24, "training images per iteration", minimum=1)
+    batch_size: int | None = option(None, "training images per iteration", minimum=1, published=True)
     cache_images: bool = option(False, "keep decoded images in memory", affects="nothing")
     workers: int = option(0, "processes that load training images", minimum=0, affects="nothing")
 
@@ -48,8 +49,10 @@ class ModelConfig:
     weights: str | None = option("imagenet", "backbone's weights: imagenet (downloaded), a file, or none")
     output_stride: int = option(16, "image pixels per feature pixel: 8 or 16", minimum=8)
     head_channels: int = option(256, "channels of ASPP and of the features a classifier reads", minimum=1)
-    dropout: float = option(0.5, "dropout after the ASPP projection at the base step", minimum=0)
-    align_corners: bool = option(True, "how logits are enlarged to the label's size")
+    dropout: float | None = option(
+        None, "dropout after the ASPP projection at the base step", minimum=0, published=True
+    )
+    align_corners: bool | None = option(None, "how logits are enlarged to the label's size", published=True)
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,23 @@ class OptimisationConfig:
     """Optimiser, learning rates and their schedule."""
 
     optimiser: str = option("sgd", "optimiser", choices=("sgd", "adamw"))
-    epochs_base: float = option(30.0, "passes over the base step's images", above=0)
-    epochs_later: PerStep = option(30.0, "the same for later steps, one or one a step", above=0, affects="later")
-    lr_base: float = option(1e-2, "learning rate of the base step", above=0)
-    lr_later: PerStep = option(1e-3, "learning rate of later steps, one or one a step", above=0, affects="later")
-    backbone_lr_multiplier: float = option(1.0, "times the learning rate: the backbone", minimum=0)
-    head_lr_multiplier: float = option(1.0, "times the learning rate: ASPP and head", minimum=0)
-    new_classifier_lr_multiplier: float = option(1.0, "times the learning rate: the step's own classifier", minimum=0)
+    epochs_base: float | None = option(None, "passes over the base step's images", above=0, published=True)
+    epochs_later: PerStep | None = option(
+        None, "the same for later steps, one or one a step", above=0, affects="later", published=True
+    )
+    lr_base: float | None = option(None, "learning rate of the base step", above=0, published=True)
+    lr_later: PerStep | None = option(
+        None, "learning rate of later steps, one or one a step", above=0, affects="later", published=True
+    )
+    backbone_lr_multiplier: float | None = option(
+        None, "times the learning rate: the backbone", minimum=0, published=True
+    )
+    head_lr_multiplier: float | None = option(
+        None, "times the learning rate: ASPP and head", minimum=0, published=True
+    )
+    new_classifier_lr_multiplier: float | None = option(
+        None, "times the learning rate: the step's own classifier", minimum=0, published=True
+    )
     later_backbone_lr_multiplier: float | None = option(
         None, "the backbone's at later steps; none: as at the base step", minimum=0, affects="later"
     )
@@ -71,13 +84,18 @@ class OptimisationConfig:
     later_new_classifier_lr_multiplier: float | None = option(
         None, "the same for the step's own classifier", minimum=0, affects="later"
     )
-    old_classifiers_lr_multiplier: float = option(
-        1.0, "times the learning rate: classifiers of earlier steps", minimum=0, affects="later"
+    old_classifiers_lr_multiplier: float | None = option(
+        None, "times the learning rate: classifiers of earlier steps", minimum=0, affects="later", published=True
     )
     momentum: float = option(0.9, "momentum of SGD (Nesterov)", minimum=0)
     weight_decay: float = option(1e-4, "weight decay", minimum=0)
+    weight_decay_exemptions: bool = option(
+        True, "leave parameters out of weight decay where the method does (DKD at later steps)", affects="later"
+    )
     poly_power: float = option(0.9, "learning rate x (1 - iteration / iterations) ^ power", minimum=0)
-    warmup: float = option(0.0, "part of a step's iterations with linear warm-up", minimum=0)
+    warmup: float | None = option(
+        None, "part of a step's iterations with linear warm-up", minimum=0, published=True
+    )
     warmup_start: float = option(1e-3, "factor at which the warm-up starts", minimum=0)
     clip_norm: float | None = option(None, "largest norm of the whole gradient; none for no limit", above=0)
     freeze_batch_norm: str = option(
@@ -85,6 +103,9 @@ class OptimisationConfig:
         "batch norms that keep statistics and affine values: as the method has it, these and the "
         "backbone's at every step, all at every step, or none",
         choices=BATCH_NORM_CHOICES,
+    )
+    backbone_batch_norm_momentum: float | None = option(
+        None, "how fast running statistics of the backbone's batch norms follow", above=0, published=True
     )
     dropout_at_later_steps: bool = option(False, "keep dropout on after the base step", affects="later")
 
@@ -100,7 +121,29 @@ class MethodConfig:
         "other methods are left out",
         affects="later",
     )
+    published_for: str | None = option(
+        None,
+        "data set whose published values settings take that are left out: voc or ade20k; none: by the data set's "
+        "name",
+        choices=PUBLISHED_DATASETS,
+        affects="nothing",
+    )
+    new_classifier_start: str = option(
+        "published",
+        "what a new classifier starts from: as the method has it (background, auxiliary classifier) or random",
+        choices=CLASSIFIER_START_CHOICES,
+        affects="later",
+    )
     alpha: float = option(1.0, "MiB: multiplies the teacher's logits in CKD", above=0, affects="later")
+    pos_weight_base: float | None = option(
+        None, "DKD: weight of positive pixels in mBCE at the base step", above=0, published=True
+    )
+    pos_weight_later: float | None = option(
+        None, "DKD: the same at later steps", above=0, affects="later", published=True
+    )
+    memory_images: int | None = option(
+        None, "DKD-M: images of earlier steps that are replayed", minimum=0, affects="later", published=True
+    )
 
 
 @dataclass(frozen=True)

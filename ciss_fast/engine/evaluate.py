@@ -20,12 +20,14 @@ def confusion_matrix(
     precision: Precision,
     *,
     align_corners: bool,
+    kind: str = "softmax",
 ) -> np.ndarray:
     """Confusion matrix of ``model`` over all batches: int64 [num_classes, num_classes], rows the truth.
 
     ``batches`` gives (images float [B, 3, H, W], label int64 [B, H, W] in channel order, 255 ignored); H and
-    W may differ from batch to batch. The logits are enlarged to the label's size inside
-    `ciss_fast.confusion`. The model is put into evaluation mode.
+    W may differ from batch to batch. The logits are enlarged to the label's size and become classes inside
+    `ciss_fast.confusion`, which ``kind`` ("softmax" or "sigmoid") is meant for. The model is put into evaluation
+    mode.
     """
     model.eval()
     total = np.zeros((num_classes, num_classes), dtype=np.int64)
@@ -33,7 +35,7 @@ def confusion_matrix(
         with precision.autocast():
             logits = model(precision.place_images(images)).logits
         counts = ciss_fast.confusion(
-            logits.float(), label.to(precision.device), num_classes, align_corners=align_corners
+            logits.float(), label.to(precision.device), num_classes, kind=kind, align_corners=align_corners
         )
         total += counts.cpu().numpy()
     return total
@@ -41,7 +43,7 @@ def confusion_matrix(
 
 @torch.inference_mode()
 def predict_images(
-    model: nn.Module, images: Iterable[Tensor], precision: Precision, *, align_corners: bool
+    model: nn.Module, images: Iterable[Tensor], precision: Precision, *, align_corners: bool, kind: str = "softmax"
 ) -> list[np.ndarray]:
     """The predicted channel of every pixel of every image (float [3, H, W]), each int [H, W]."""
     model.eval()
@@ -49,7 +51,7 @@ def predict_images(
     for image in images:
         with precision.autocast():
             logits = model(precision.place_images(image[None])).logits
-        predictions.append(
-            ciss_fast.predict(logits.float(), tuple(image.shape[-2:]), align_corners=align_corners)[0].cpu().numpy()
-        )
+        size = tuple(image.shape[-2:])
+        labels = ciss_fast.predict(logits.float(), size, kind=kind, align_corners=align_corners)
+        predictions.append(labels[0].cpu().numpy())
     return predictions

@@ -28,12 +28,13 @@ from ciss_fast.data import (
     training_label_table,
 )
 from ciss_fast.data.dataset import check_options
-from ciss_fast.engine.config import Config
+from ciss_fast.engine.config import Config, all_settings
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.seeding import step_seed
 from ciss_fast.engine.settings import PerStep
 from ciss_fast.errors import ConfigError
 from ciss_fast.methods import METHODS, Method, MethodSettings, default_settings, get_method
+from ciss_fast.methods.published_runs import run_settings
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Plan:
     """The checked ingredients of a run.
 
     Attributes:
-        config: the effective configuration, published loss weights filled in.
+        config: the effective configuration, published values filled in.
         task: as named by the user; scores are grouped by its steps.
         training_task: what is learnt in which step (joint training: everything in one).
         training_images, test_images: image indices of every training step, and of the tests after it.
@@ -128,6 +129,8 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
     training_task = method.steps_of(task)
     settings = method_settings(config, method)
     method.check_settings(settings, task.num_steps)
+    config = effective_config(config, method, settings)
+    data = config.data
     check_per_step_settings(config, task.num_steps)
     steps = range(training_task.num_steps)
     presence = class_presence(train_data)
@@ -135,7 +138,7 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
     test_presence = class_presence(test_data)
     test_images = [select_images(test_presence, training_task, step, data.setting, "test") for step in steps]
     plan = Plan(
-        config=effective_config(config, method, settings),
+        config=config,
         task=task,
         training_task=training_task,
         method=method,
@@ -154,8 +157,24 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
     return plan
 
 
+def published_dataset(config: Config) -> str:
+    """The name under which published values are looked up."""
+    return config.method.published_for or config.data.dataset
+
+
+def with_published_values(config: Config, method: Method) -> Config:
+    """A copy in which every setting that is left out has the value that the method is published with."""
+    published = run_settings(method, published_dataset(config), config.data.task)
+    left_out = {
+        field.name: published[field.name]
+        for section, field, _ in all_settings()
+        if field.name in published and getattr(getattr(config, section), field.name) is None
+    }
+    return config.with_settings(left_out)
+
+
 def method_settings(config: Config, method: Method) -> MethodSettings:
-    """What the method reads of a configuration, published loss weights filled in where none are given.
+    """What the method reads of a configuration, published values filled in where none are given.
 
     Raises `ConfigError` for the weight of a loss term that no method has.
     """
@@ -163,21 +182,17 @@ def method_settings(config: Config, method: Method) -> MethodSettings:
     for term in config.method.loss_weight:
         if term not in known:
             raise ConfigError(f"--loss-weight: expected a term out of {', '.join(sorted(known))}, got {term!r}")
-    published = default_settings(method.name, config.data.dataset, config.data.task)
+    published = default_settings(method.name, published_dataset(config), config.data.task)
     given = {term: weight for term, weight in config.method.loss_weight.items() if term in method.loss_terms}
-    weights = {**published.loss_weights, **given}
-    settings = config.optimisation
-    return MethodSettings(
-        loss_weights=weights,
+    config = with_published_values(config, method)
+    sections = (config.model, config.optimisation, config.method)
+    names = {field.name for field in dataclasses.fields(MethodSettings)} - {"loss_weights", "published"}
+    values = {name: getattr(section, name) for section in sections for name in names if hasattr(section, name)}
+    return dataclasses.replace(
+        published,
+        loss_weights={**published.loss_weights, **given},
         published=published.published and all(_same(published.loss_weights[term], given[term]) for term in given),
-        align_corners=config.model.align_corners,
-        alpha=config.method.alpha,
-        freeze_batch_norm=settings.freeze_batch_norm,
-        dropout_at_later_steps=settings.dropout_at_later_steps,
-        backbone_lr_multiplier=settings.backbone_lr_multiplier,
-        head_lr_multiplier=settings.head_lr_multiplier,
-        old_classifiers_lr_multiplier=settings.old_classifiers_lr_multiplier,
-        new_classifier_lr_multiplier=settings.new_classifier_lr_multiplier,
+        **{name: value for name, value in values.items() if value is not None},
     )
 
 
@@ -187,7 +202,10 @@ def _same(first: PerStep | list[float], second: PerStep | list[float]) -> bool:
 
 
 def effective_config(config: Config, method: Method, settings: MethodSettings) -> Config:
-    """The configuration with the method's own name and the loss weights it really uses."""
+    """The configuration with the method's own name, the loss weights it really uses and the published values of
+    what is left out.
+    """
+    config = with_published_values(config, method)
     weights = {
         term: tuple(weight) if isinstance(weight, list) else weight for term, weight in settings.loss_weights.items()
     }

@@ -10,7 +10,8 @@ from ciss_fast.engine.config import first_difference
 from ciss_fast.engine.plan import Plan
 from ciss_fast.engine.resume import progress_path
 from ciss_fast.engine.settings import Affects
-from ciss_fast.errors import CheckpointError
+from ciss_fast.errors import CheckpointError, ConfigError
+from ciss_fast.methods import get_method
 
 
 def load_own(run: str | Path, step: int, plan: Plan) -> StepCheckpoint:
@@ -67,6 +68,9 @@ def checkpoint_difference(
     checkpoint: StepCheckpoint, step: int, plan: Plan, affects: tuple[Affects, ...]
 ) -> str | None:
     """In what a checkpoint differs from what the plan wants at this step, as text; None if it fits."""
+    family, own = _head_family(checkpoint.method), plan.method.prediction_kind
+    if family != own:
+        return f"the head is {family} there ({checkpoint.method}) and {own} here ({plan.method.name})"
     difference = first_difference(checkpoint.config, plan.config, affects)
     if difference is not None:
         return difference
@@ -89,6 +93,13 @@ def checkpoint_difference(
         if found[name] != value:
             return f"{name} is {found[name]!r} there and {value!r} here"
     return None
+
+
+def _head_family(method: str) -> str:
+    try:
+        return get_method(method).prediction_kind
+    except ConfigError:
+        return "unknown"
 
 
 def _load_finished(path: Path) -> StepCheckpoint:

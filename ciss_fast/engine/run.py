@@ -131,7 +131,7 @@ class Run:
         teacher = model.frozen_copy() if plan.method.needs_teacher(step) else None
         # Everything random from here on depends on the seed and the step only, not on how the run got here.
         seed_everything(self.config.run.seed, step)
-        plan.method.prepare_step(model, step, plan.training_task.classes_per_step[step])
+        plan.method.prepare_step(model, step, plan.training_task.classes_per_step[step], plan.settings_at(step))
         for network in (model, teacher):
             if network is not None:
                 self.precision.place_model(network)
@@ -199,6 +199,7 @@ class Run:
             dropout=settings.dropout,
             head_channels=settings.head_channels,
             weights=settings.weights if pretrained else None,
+            auxiliary_classifier=self.plan.method.uses_auxiliary_classifier,
         )
 
     def _model_of(self, checkpoint: StepCheckpoint) -> SegmentationModel:

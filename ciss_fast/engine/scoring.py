@@ -21,18 +21,18 @@ def run_tests(
     """The confusion matrix (channels) over a step's test images and the predicted class ids of the
     previews.
     """
-    align_corners = plan.config.model.align_corners
+    how = {"align_corners": plan.config.model.align_corners, "kind": plan.method.prediction_kind}
     batches = plan.test_batches(step)
     confusion = confusion_matrix(
         model,
         reporter.follow(batches, len(batches), f"testing step {step}", {}),
         model.num_classes,
         precision,
-        align_corners=align_corners,
+        **how,
     )
     class_of_channel = np.array(plan.training_task.seen(step), dtype=np.uint8)
     images = [image for image, _ in plan.previews(step)]
-    channels = predict_images(model, images, precision, align_corners=align_corners)
+    channels = predict_images(model, images, precision, **how)
     return confusion, [class_of_channel[preview] for preview in channels]
 
 

@@ -30,14 +30,21 @@ def option(
     minimum: float | None = None,
     above: float | None = None,
     affects: Affects = "base",
+    published: bool = False,
 ) -> Any:
     """A dataclass field with its help text and its limits.
 
     ``affects`` says what a change of the value changes: ``"base"`` the base step and so everything after it,
     ``"later"`` the later steps only (runs that differ in it may share a base step), ``"nothing"`` no result
     at all (where files go, how progress is shown), so that a run may be continued with another value.
+
+    ``published`` with the default None: left out, it takes the value that the method is published with, if the
+    method reads it (`ciss_fast.methods.published_runs`).
     """
-    metadata = {"help": help, "choices": choices, "minimum": minimum, "above": above, "affects": affects}
+    metadata = {
+        "help": help, "choices": choices, "minimum": minimum, "above": above, "affects": affects,
+        "published": published,
+    }  # fmt: skip
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -58,7 +65,7 @@ def convert(field: dataclasses.Field[Any], declared: Any, value: Any, source: st
     except (ValueError, TypeError):
         raise ConfigError(f"{source}: expected {_describe(declared)}, got {value!r}") from None
     choices = field.metadata["choices"]
-    if choices is not None and converted not in choices:
+    if choices is not None and converted is not None and converted not in choices:
         raise ConfigError(f"{source}: expected one of {', '.join(choices)}, got {value!r}")
     for number in converted if isinstance(converted, tuple) else (converted,):
         if isinstance(number, (int, float)) and not isinstance(number, bool):

@@ -38,7 +38,6 @@ def build_optimiser(groups: list[dict[str, Any]], settings: OptimisationConfig) 
         return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     return torch.optim.SGD(
         groups,
-        lr=settings.lr_base,
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
         weight_decay=settings.weight_decay,

@@ -34,6 +34,8 @@ class DKD(Method):
     uses_auxiliary_classifier = True
     lr_multipliers = MappingProxyType({"head": 10.0, "old_classifiers": 10.0, "new_classifier": 10.0})
     backbone_batch_norm_momentum = 0.01
+    align_corners = False
+    dropout = 0.1
 
     def needs_teacher(self, step: int) -> bool:
         return step > 0

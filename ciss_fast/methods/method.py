@@ -42,6 +42,10 @@ class Method(ABC):
     """Whether images of earlier steps join the training images of later ones (see `ciss_fast.memory`)."""
     lr_multipliers: Mapping[str, float] = MappingProxyType({})
     """Published learning-rate multipliers by parameter group; 1 for a group that is not named."""
+    align_corners: bool = True
+    """How the published method enlarges logits to the label's size."""
+    dropout: float = 0.5
+    """Published dropout after the ASPP projection at the base step."""
     backbone_batch_norm_momentum: float = 0.1
     """Published momentum of the backbone's batch norms; 0.1 is PyTorch's."""
 

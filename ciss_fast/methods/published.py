@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from .settings import MethodSettings
 
+PUBLISHED_DATASETS = ("voc", "ade20k")
+
 LossWeights = dict[str, float | list[float]]
 
 # MiB uses 10 for every task it reports on.
@@ -81,9 +83,13 @@ def default_settings(method: str, dataset: str, task: str) -> MethodSettings:
     """
     from . import get_method  # the registry imports the methods, which import the settings
 
-    name = get_method(method).name
-    weights, published = loss_weights(name, dataset, task)
-    base, later = pos_weights(name, dataset)
+    known = get_method(method)
+    weights, published = loss_weights(known.name, dataset, task)
+    base, later = pos_weights(known.name, dataset)
     return MethodSettings(
-        loss_weights=weights, pos_weight_base=base, pos_weight_later=later, published=published
+        loss_weights=weights,
+        align_corners=known.align_corners,
+        pos_weight_base=base,
+        pos_weight_later=later,
+        published=published,
     )

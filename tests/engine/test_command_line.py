@@ -53,7 +53,7 @@ def test_command_line_overrides_the_recipe_and_is_saved(tmp_path):
         (["--backbone", "resnet"], "'resnet', known: "),
         (["--weights", "/nonexistent/weights.pth"], "/nonexistent/weights.pth"),
         (["--recipe", "dmeo"], "--recipe: expected one of "),
-        (["--lr-base", "x"], "--lr-base: expected a number, got 'x'"),
+        (["--lr-base", "x"], "--lr-base: expected a number or none, got 'x'"),
         (["--lr-later", "1,1,1"], "--lr-later: expected one value or 2 (one for each later step), got 3"),
         (["--loss-weight", "alii=2"],
          "--loss-weight: expected a term out of ac, ali, ckd, dkd_neg, dkd_pos, kd, got 'alii'"),

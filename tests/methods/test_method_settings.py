@@ -69,6 +69,7 @@ def test_published_settings_of_dkd(method, dataset, tasks, pos_weights):
     for task in tasks:
         assert default_settings(method, dataset, task) == MethodSettings(
             loss_weights={"kd": 5.0, "dkd_pos": 5.0, "dkd_neg": 5.0, "ac": 1.0},
+            align_corners=False,
             pos_weight_base=pos_weights[0],
             pos_weight_later=pos_weights[1],
             published=True,
