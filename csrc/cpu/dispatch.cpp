@@ -11,12 +11,14 @@ namespace ciss {
 #define CISS_KERNELS_OF(isa)                                  \
   namespace isa {                                             \
   extern const LabelMapKernels label_map_kernels;             \
+  extern const ReasoningKernels reasoning_kernels;            \
   extern const SigmoidKernels sigmoid_kernels;                \
   extern const SoftmaxKernels softmax_kernels;                \
   static InstructionSet instruction_set() {                   \
     InstructionSet set;                                       \
     set.name = #isa;                                          \
     set.label_map = &label_map_kernels;                       \
+    set.reasoning = &reasoning_kernels;                       \
     set.sigmoid = &sigmoid_kernels;                           \
     set.softmax = &softmax_kernels;                           \
     return set;                                               \
