@@ -4,6 +4,7 @@ from .losses import SigmoidLoss, SoftmaxLoss
 from .ops.cayley_rotate import cayley_rotate
 from .ops.label_map import confusion, predict
 from .ops.prototypes import PrototypeAccumulator, prototypes
+from .ops.reasoning_loss import reasoning_loss, reasoning_scores
 from .ops.sigmoid_loss import sigmoid_loss
 from .ops.softmax_loss import softmax_loss
 
@@ -16,6 +17,8 @@ __all__ = [
     "confusion",
     "predict",
     "prototypes",
+    "reasoning_loss",
+    "reasoning_scores",
     "sigmoid_loss",
     "softmax_loss",
     "__version__",

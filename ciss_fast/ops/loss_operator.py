@@ -83,8 +83,8 @@ def register_loss(
 
 def _scaled(gradient: Tensor, upstream: Tensor, logits: Tensor, loss: str) -> Tensor:
     plain = type(upstream) is Tensor and type(gradient) is Tensor and not torch.is_grad_enabled()
-    if plain and upstream.device.type == "cpu" and gradient.dtype == logits.dtype and upstream.item() == 1:
-        return gradient  # what total.backward() sends: spares two passes over the gradient
+    if plain and upstream.device.type == "cpu" and upstream.item() == 1:
+        return gradient.to(logits.dtype)  # what total.backward() sends: spares a pass or two over the gradient
     return torch.ops.ciss_fast.scale_gradient(gradient, upstream, logits, loss)
 
 

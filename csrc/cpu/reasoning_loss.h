@@ -7,7 +7,7 @@
 
 namespace ciss {
 
-// Cross-entropy of each range, in order. The same bits for any number of threads.
-std::vector<double> score_cross_entropy(const std::vector<ScoreRange>& ranges, bool double_precision, int threads);
+// Each term's cross-entropy over all runs. The same bits for any number of threads.
+std::vector<double> score_cross_entropy(const ScoreRuns& task, bool double_precision, int threads);
 
 }  // namespace ciss
