@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError
 from .alife import ALIFE
+from .alife_m import ALIFEM
 from .dkd import DKD, DKDM
 from .fine_tuning import FineTuning
 from .joint import Joint
@@ -13,12 +14,15 @@ from .published import default_settings
 from .settings import MethodSettings
 from .stage import TRAIN, Stage
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (FineTuning, Joint, MiB, ALIFE, DKD, DKDM)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (FineTuning, Joint, MiB, ALIFE, ALIFEM, DKD, DKDM)
+}
 ALIASES = {"ft": "fine-tuning"}
 
 __all__ = [
     "ALIASES",
     "ALIFE",
+    "ALIFEM",
     "DKD",
     "DKDM",
     "METHODS",

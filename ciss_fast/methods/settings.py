@@ -10,20 +10,24 @@ from ..errors import ConfigError
 
 BATCH_NORM_CHOICES = ("published", "backbone", "all", "none")
 CLASSIFIER_START_CHOICES = ("published", "random")
+FEATURE_REPLAY_CHOICES = ("rotated", "unrotated", "none")
 
 
 @dataclass(frozen=True)
 class MethodSettings:
     """The recipe's values that a method reads. `default_settings` gives the published ones.
 
-    loss_weights: weight by loss term (ALIFE: "ali", "kd"; MiB: "ckd"; DKD: "kd", "dkd_pos", "dkd_neg", "ac";
-        fine-tuning and joint: none), one number for all later steps or a list with one number for each later
-        step, step 1 first. A term of weight 0 is switched off.
+    loss_weights: weight by loss term (ALIFE: "ali", "kd"; ALIFE-M: also "replay_ali" and "memory" of its stage 3;
+        MiB: "ckd"; DKD: "kd", "dkd_pos", "dkd_neg", "ac"; fine-tuning and joint: none), one number for all later
+        steps or a list with one number for each later step, step 1 first. A term of weight 0 is switched off.
     align_corners: how logits are enlarged to the label. True is ALIFE's network, on which all methods run
         here so that they compare and may share a base step; MiB's own code and DKD have False.
     alpha: multiplies the teacher's logits before its softmax (MiB; 1 in its recipe).
     pos_weight_base, pos_weight_later: weight of the positive pixels in mBCE at the base step and at later ones,
         above 0 (DKD).
+    feature_replay: ALIFE-M: "rotated": features of old classes are replayed after rotation into the new feature
+        space. "unrotated": as they were taken. "none": there is no memory; stage 3 is without its term.
+    rotation_weight: ALIFE-M's lambda_ROT, the weight of FID against REG, between 0 and 1.
     new_classifier_start: "published": as the method has it (MiB, ALIFE: from the background's; DKD: from the
         auxiliary classifier). "random": PyTorch's default start.
     freeze_batch_norm: which batch norms keep their statistics and affine values.
@@ -49,6 +53,8 @@ class MethodSettings:
     alpha: float = 1.0
     pos_weight_base: float = 1.0
     pos_weight_later: float = 1.0
+    feature_replay: str = "rotated"
+    rotation_weight: float = 0.99
     new_classifier_start: str = "published"
     freeze_batch_norm: str = "published"
     backbone_batch_norm_momentum: float | None = None
@@ -63,6 +69,9 @@ class MethodSettings:
     def __post_init__(self) -> None:
         _check_choice("freeze_batch_norm", self.freeze_batch_norm, BATCH_NORM_CHOICES)
         _check_choice("new_classifier_start", self.new_classifier_start, CLASSIFIER_START_CHOICES)
+        _check_choice("feature_replay", self.feature_replay, FEATURE_REPLAY_CHOICES)
+        if not (_is_number(self.rotation_weight) and 0 <= self.rotation_weight <= 1):
+            raise ConfigError(f"rotation_weight: expected 0 to 1, got {self.rotation_weight!r}")
         momentum = self.backbone_batch_norm_momentum
         if momentum is not None and not (_is_number(momentum) and 0 < momentum <= 1):
             raise ConfigError(f"backbone_batch_norm_momentum: expected above 0 up to 1, got {momentum!r}")

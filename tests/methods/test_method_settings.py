@@ -6,6 +6,7 @@ from ciss_fast.data.tasks import Task
 from ciss_fast.errors import ConfigError
 from ciss_fast.methods import (
     ALIFE,
+    ALIFEM,
     DKD,
     DKDM,
     FineTuning,
@@ -21,7 +22,8 @@ from ciss_fast.methods import (
     ("name", "kind"),
     [
         ("fine-tuning", FineTuning), ("ft", FineTuning), ("joint", Joint), ("mib", MiB), ("MiB", MiB),
-        ("alife", ALIFE), ("ALIFE", ALIFE), ("dkd", DKD), ("DKD", DKD), ("dkd-m", DKDM), ("DKD-M", DKDM),
+        ("alife", ALIFE), ("ALIFE", ALIFE), ("alife-m", ALIFEM), ("ALIFE-M", ALIFEM), ("dkd", DKD), ("DKD", DKD),
+        ("dkd-m", DKDM), ("DKD-M", DKDM),
     ],
 )  # fmt: skip
 def test_registry(name, kind):
@@ -31,7 +33,8 @@ def test_registry(name, kind):
 def test_unknown_method():
     with pytest.raises(ConfigError) as caught:
         get_method("plop")
-    assert str(caught.value) == "method: unknown name 'plop', known: fine-tuning, joint, mib, alife, dkd, dkd-m, ft"
+    known = "fine-tuning, joint, mib, alife, alife-m, dkd, dkd-m, ft"
+    assert str(caught.value) == f"method: unknown name 'plop', known: {known}"
 
 
 @pytest.mark.parametrize(
@@ -80,6 +83,25 @@ def test_published_settings_of_dkd(method, dataset, tasks, pos_weights):
     assert (other.pos_weight_base, other.pos_weight_later) == (2.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "task", "stage_3", "rotation_weight"),
+    [
+        ("voc", "19-1", {"replay_ali": 1.0, "memory": 1.0}, 0.95),
+        ("voc", "15-5", {"replay_ali": 1.0, "memory": 10.0}, 0.95),
+        ("voc", "15-1", {"replay_ali": [3.0, 5.0, 2.0, 3.0, 1.0], "memory": [1.0, 20.0, 1.0, 2.0, 1.0]}, 0.99),
+        ("ade20k", "100-50", {"replay_ali": 0.0, "memory": 0.5}, 0.99),
+        ("ade20k", "100-10", {"replay_ali": [5.0, 5.0, 2.0, 0.0, 0.0], "memory": [2.0, 1.0, 1.0, 0.1, 0.5]}, 0.99),
+        ("ade20k", "50-50", {"replay_ali": [0.0, 0.0], "memory": [0.1, 0.5]}, 0.99),
+    ],
+)
+def test_published_settings_of_alife_m(dataset, task, stage_3, rotation_weight):
+    stage_1 = default_settings("alife", dataset, task).loss_weights
+    assert default_settings("alife-m", dataset, task) == MethodSettings(
+        loss_weights={**stage_1, **stage_3}, rotation_weight=rotation_weight, published=True
+    )
+    assert "memory" not in stage_1
+
+
 @pytest.mark.parametrize("dataset", ["voc", "ade20k", "shapes"])
 @pytest.mark.parametrize(
     ("method", "task"),
@@ -88,6 +110,8 @@ def test_published_settings_of_dkd(method, dataset, tasks, pos_weights):
         ("mib", "5-3"),
         ("alife", "10-10"),
         ("alife", "100-5"),
+        ("alife-m", "10-1"),
+        ("alife-m", "100-5"),
         ("dkd", "10-5"),
         ("dkd", "10-10"),
         ("dkd-m", "100-5"),
@@ -145,6 +169,9 @@ def test_weights_that_do_not_fit(method, weights, message):
             {"new_classifier_start": "zero"},
             "new_classifier_start: expected one of published, random, got 'zero'",
         ),
+        ({"feature_replay": "all"}, "feature_replay: expected one of rotated, unrotated, none, got 'all'"),
+        ({"rotation_weight": 1.1}, "rotation_weight: expected 0 to 1, got 1.1"),
+        ({"rotation_weight": float("nan")}, "rotation_weight: expected 0 to 1, got nan"),
         ({"pos_weight_base": 0}, "pos_weight_base: expected a finite number > 0, got 0"),
         (
             {"pos_weight_later": float("inf")},
@@ -179,7 +206,7 @@ def test_joint_trains_all_classes_at_once_in_learning_order():
 
 
 def test_teachers_and_label_options():
-    for name in ("fine-tuning", "joint", "mib", "alife", "dkd", "dkd-m"):
+    for name in ("fine-tuning", "joint", "mib", "alife", "alife-m", "dkd", "dkd-m"):
         method = get_method(name)
         distils = name not in ("fine-tuning", "joint")
         assert [method.needs_teacher(step) for step in (0, 1, 2)] == [False, distils, distils]
