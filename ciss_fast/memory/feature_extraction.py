@@ -166,29 +166,29 @@ class FeatureExtraction:
         self._found = [list(vectors.unbind()) for vectors in state["found"]]
         self._sources = set(state["sources"])
 
-    def run(self, extractor: Extractor, after_batch: Callable[[], object] | None = None) -> ExtractedFeatures:
-        """Pass crops through ``extractor`` until every class has its features.
+    def run(self, extractor: Extractor) -> Iterator[None]:
+        """Pass crops through ``extractor`` until every class has its features; yields once for each feature found.
+
+        The extraction may be left and its `state_dict` be taken at every yield.
 
         Args:
-            extractor: images float32 [B, 3, H, W] to feature maps [B, D, h, w], without gradient.
-            after_batch: called after every pass; the state may be saved there.
+            extractor: images float32 [B, 3, H, W] to feature maps [B, D, h, w].
+        """
+        while any(self._wanted):
+            for crops in self._batches():
+                yield from [None] * self._pass(extractor, crops)
+            self._next_round()
+
+    def result(self) -> ExtractedFeatures:
+        """The features, once `run` has come to its end.
 
         A class of which too few crops show enough, after `DRAWS_PER_FEATURE` times S draws, has those it found
         repeated, and a note says so. Raises `DataError` if it has found none.
         """
-        while any(self._wanted):
-            for crops in self._batches():
-                self._pass(extractor, crops)
-                if after_batch is not None:
-                    after_batch()
-            self._next_round()
-        return ExtractedFeatures(
-            torch.stack([self._complete(number) for number in range(len(self.labels))]),
-            len(self._sources),
-            sum(self.images.dataset.image_bytes(index) for index in self._sources),
-            self._passes,
-            tuple(self.notes),
-        )
+        notes = list(self.notes)
+        features = torch.stack([self._complete(number, notes) for number in range(len(self.labels))])
+        source_bytes = sum(self.images.dataset.image_bytes(index) for index in self._sources)
+        return ExtractedFeatures(features, len(self._sources), source_bytes, self._passes, tuple(notes))
 
     def _next_round(self) -> None:
         """What is still missing is drawn in another round, so that no crop is made for nothing."""
@@ -234,7 +234,9 @@ class FeatureExtraction:
             yield batch
 
     @torch.no_grad()
-    def _pass(self, extractor: Extractor, crops: list[_Crop]) -> None:
+    def _pass(self, extractor: Extractor, crops: list[_Crop]) -> int:
+        """Take the features of a batch of crops; returns their number."""
+        before = self.num_found
         maps = extractor(torch.stack([crop.image for crop in crops]))
         for feature_map, crop in zip(maps, crops, strict=True):
             shown = [self.labels[number] for number in crop.classes]
@@ -244,8 +246,9 @@ class FeatureExtraction:
                 self._found[number].append(vector)
             self._sources.add(crop.index)
         self._passes += len(crops)
+        return self.num_found - before
 
-    def _complete(self, number: int) -> Tensor:
+    def _complete(self, number: int, notes: list[str]) -> Tensor:
         found, wanted = self._found[number], self.features_per_class
         if not found:
             raise DataError(
@@ -253,7 +256,7 @@ class FeatureExtraction:
                 f"got none out of {self._drawn[number]}"
             )
         if len(found) < wanted:
-            self.notes.append(
+            notes.append(
                 f"{self.names[number]}: {len(found)} of {self._drawn[number]} crops show enough of it; their "
                 f"features are repeated to make {wanted}"
             )
