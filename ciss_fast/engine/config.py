@@ -14,7 +14,7 @@ from typing import Any
 from ciss_fast.engine.settings import Affects, PerStep, convert, field_types, option
 from ciss_fast.errors import ConfigError
 from ciss_fast.methods.published import PUBLISHED_DATASETS
-from ciss_fast.methods.settings import BATCH_NORM_CHOICES, CLASSIFIER_START_CHOICES
+from ciss_fast.methods.settings import BATCH_NORM_CHOICES, CLASSIFIER_START_CHOICES, FEATURE_REPLAY_CHOICES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -147,6 +147,34 @@ class MethodConfig:
 
 
 @dataclass(frozen=True)
+class ReplayConfig:
+    """ALIFE-M: the memory of features and the stages that replay them."""
+
+    feature_replay: str = option(
+        "rotated",
+        "features of old classes are rotated into the new feature space, replayed as they are, or there is no memory",
+        choices=FEATURE_REPLAY_CHOICES,
+        affects="later",
+    )
+    features_per_class: int = option(1000, "features kept of every class", minimum=1, affects="later")
+    rotation_epochs: float = option(10.0, "passes over a step's images to fit the rotations", above=0, affects="later")
+    rotation_lr: float = option(1e-2, "learning rate of the rotations (Adam)", above=0, affects="later")
+    rotation_weight_decay: float = option(1e-4, "weight decay of the rotations", minimum=0, affects="later")
+    rotation_weight: float | None = option(
+        None, "weight of FID, REG having the rest (lambda_ROT)", minimum=0, affects="later", published=True
+    )
+    rotation_group: int = option(
+        12, "images whose positions share a prototype's softmax; a larger batch is split", minimum=1, affects="later"
+    )
+    replay_epochs: float = option(1.0, "passes over a step's images to train the classifiers", above=0, affects="later")
+    replay_lr: float = option(1e-3, "learning rate of the classifiers in that stage", above=0, affects="later")
+    keep_megabytes: float = option(
+        1000.0, "memory for feature maps that the classifiers' stage need not compute again", minimum=0,
+        affects="nothing",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """How a model is scored after every step."""
 
@@ -192,6 +220,7 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     optimisation: OptimisationConfig = dataclasses.field(default_factory=OptimisationConfig)
     method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
+    replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 

@@ -32,7 +32,7 @@ from ciss_fast.engine.config import Config, all_settings
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.seeding import step_seed
 from ciss_fast.engine.settings import PerStep
-from ciss_fast.errors import ConfigError
+from ciss_fast.errors import ConfigError, DataError
 from ciss_fast.methods import METHODS, Method, MethodSettings, default_settings, get_method
 from ciss_fast.methods.published_runs import run_settings
 
@@ -73,21 +73,24 @@ class Plan:
     def num_steps(self) -> int:
         return self.training_task.num_steps
 
-    def training_batches(self, step: int, replay: Sequence[int] = ()) -> StepBatches:
-        """The augmented training batches of a step, from its images and ``replay``, images (indices) of steps
-        before; all are labelled with the step's own classes only.
+    def training_batches(self, step: int, replay: Sequence[int] = (), stream: int = 0) -> StepBatches:
+        """The augmented training batches of a step, from its images and ``replay``; see `training_set`."""
+        images, data = self.training_set(step, replay, stream), self.config.data
+        return make_loader(images, data.batch_size, seed=images.seed, workers=data.workers)
+
+    def training_set(self, step: int, replay: Sequence[int] = (), stream: int = 0) -> TrainingSet:
+        """The augmented training images of a step and ``replay``, images (indices) of steps before; all are
+        labelled with the step's own classes only. ``stream``: which random numbers, see `step_seed`.
         """
         data = self.config.data
         transform = TrainingTransform(
             data.crop_size, scale=(data.scale_min, data.scale_max), flip=0.5 if data.flip else 0.0
         )
         table = training_label_table(self.training_task, step, **self.method.label_options(step))
-        seed = step_seed(self.config.run.seed, step)
         indices = np.union1d(self.training_images[step], np.asarray(replay, dtype=np.int64))
         if isinstance(self.train_data, MemoryCache) and data.workers > 0:
             self.train_data.fill(indices)  # before the loader processes start, so that they share the memory
-        images = TrainingSet(self.train_data, indices, table, transform, seed)
-        return make_loader(images, data.batch_size, seed=seed, workers=data.workers)
+        return TrainingSet(self.train_data, indices, table, transform, step_seed(self.config.run.seed, step, stream))
 
     def test_batches(self, step: int) -> StepBatches:
         """The images that the model after a step is scored on, same-size ones together."""
@@ -135,6 +138,8 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
     steps = range(training_task.num_steps)
     presence = class_presence(train_data)
     training_images = [select_images(presence, training_task, step, data.setting, "train") for step in steps]
+    if method.feature_memory and settings.feature_replay != "none":
+        check_every_class_is_shown(presence, training_task, training_images)
     test_presence = class_presence(test_data)
     test_images = [select_images(test_presence, training_task, step, data.setting, "test") for step in steps]
     plan = Plan(
@@ -185,7 +190,7 @@ def method_settings(config: Config, method: Method) -> MethodSettings:
     published = default_settings(method.name, published_dataset(config), config.data.task)
     given = {term: weight for term, weight in config.method.loss_weight.items() if term in method.loss_terms}
     config = with_published_values(config, method)
-    sections = (config.model, config.optimisation, config.method)
+    sections = (config.model, config.optimisation, config.method, config.replay)
     names = {field.name for field in dataclasses.fields(MethodSettings)} - {"loss_weights", "published"}
     values = {name: getattr(section, name) for section in sections for name in names if hasattr(section, name)}
     return dataclasses.replace(
@@ -222,6 +227,19 @@ def check_per_step_settings(config: Config, num_steps: int) -> None:
             raise ConfigError(
                 f"{name}: expected one value or {num_steps - 1} (one for each later step), got {len(value)}"
             )
+
+
+def check_every_class_is_shown(presence: np.ndarray, task: Task, training_images: list[np.ndarray]) -> None:
+    """Raise `DataError` unless the images of every step but the last, from which features are kept, show all of
+    its classes (the background needs no check).
+    """
+    for step, images in enumerate(training_images[:-1]):
+        for class_id in task.steps[step]:
+            if class_id != 0 and not presence[images, class_id].any():
+                raise DataError(
+                    f"step {step}: features of every class are kept; expected training images that show "
+                    f"{task.class_names[class_id]}, got none of {len(images)}"
+                )
 
 
 def choose_previews(presence: np.ndarray, task: Task, count: int) -> list[int]:

@@ -31,8 +31,8 @@ class PolySchedule:
         iterations: int,
         *,
         power: float,
-        warmup: float,
-        warmup_start: float,
+        warmup: float = 0.0,
+        warmup_start: float = 1e-3,
     ) -> None:
         self.optimiser = optimiser
         self.iterations = iterations

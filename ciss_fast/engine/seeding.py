@@ -11,10 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
+# Random streams of a step beside that of its training: the crops that features are taken from, and those of the
+# stages that replay them.
+EXTRACTION, REPLAY = 1, 2
 
-def step_seed(seed: int, step: int) -> int:
-    """A 63-bit seed for one step, well mixed (neighbouring seeds and steps do not give related streams)."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
+
+def step_seed(seed: int, step: int, stream: int = 0) -> int:
+    """A 63-bit seed for one step, well mixed (neighbouring seeds and steps do not give related streams).
+
+    ``stream``: 0 for the step's training, other numbers for what is to be independent of it.
+    """
+    entropy = (seed, step, stream) if stream else (seed, step)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 def seed_everything(seed: int, step: int) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ciss_fast.engine import feature_replay
+from ciss_fast.engine.feature_replay import KeptBatches
 from ciss_fast.engine.loop import TrainingLoop
 from ciss_fast.engine.plan import Plan
 from ciss_fast.engine.precision import Precision
@@ -35,6 +37,7 @@ class StageContext:
         progress: what the step has done so far, see `StepProgress`; a stage without a `loop` may save a state of
             its own there.
         sink: called with every new entry of the loss log.
+        kept: batches that a stage leaves in memory for the one after it, see `KeptBatches`.
         results: what the stage wants to have in ``metrics.json``, in JSON's types; empty when a stage starts.
     """
 
@@ -48,6 +51,10 @@ class StageContext:
     progress: StepProgress
     sink: Callable[[LogEntry], None]
     results: dict[str, Any] = field(default_factory=dict)
+    kept: KeptBatches = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kept = KeptBatches(int(self.plan.config.replay.keep_megabytes * 1e6))
 
     @property
     def settings(self) -> MethodSettings:
@@ -91,6 +98,18 @@ class StageContext:
         training data, labelled with the step's classes only).
         """
         train_model(self, self.plan.training_batches(self.step, replay))
+
+    def rotate_features(self) -> None:
+        """Bring the feature memory into the new feature space, see `feature_replay.rotate_features`."""
+        feature_replay.rotate_features(self)
+
+    def train_classifiers(self) -> None:
+        """Train the classifiers alone, with the feature memory, see `feature_replay.train_classifiers`."""
+        feature_replay.train_classifiers(self)
+
+    def extract_features(self) -> None:
+        """Add the step's classes to the feature memory, see `feature_replay.extract_features`."""
+        feature_replay.extract_features(self)
 
 
 def run_stages(stages: Sequence[Stage], context: StageContext) -> None:

@@ -124,7 +124,6 @@ def extractor_fingerprint(model: SegmentationModel) -> str:
 def save_feature_memory(path: str | Path, memory: FeatureMemory) -> Path:
     """Write a memory in one step: a crash leaves the old file, the new one or none, never half of one."""
     content = {field.name: getattr(memory, field.name) for field in dataclasses.fields(memory)}
-    content["features"] = {"features": memory.features}
     content["class_ids"] = [int(class_id) for class_id in memory.class_ids]
     content["dimension"] = memory.dimension
     return save_checked(path, content, FORMAT)
@@ -137,11 +136,9 @@ def load_feature_memory(path: str | Path) -> FeatureMemory:
     """
     names = [field.name for field in dataclasses.fields(FeatureMemory)]
     content = load_checked(path, _KIND, [*names, "dimension"], FORMAT)
-    values = {name: content[name] for name in names}
     try:
-        values["features"] = content["features"]["features"]
-        memory = FeatureMemory(**{**values, "class_ids": tuple(values["class_ids"])})
-    except (KeyError, TypeError, ValueError) as error:
+        memory = FeatureMemory(**{**{name: content[name] for name in names}, "class_ids": tuple(content["class_ids"])})
+    except (AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a consistent {_KIND}: {error}") from None
     if memory.dimension != content["dimension"]:
         raise CheckpointError(f"{path}: expected features of {content['dimension']} numbers, got {memory.dimension}")
@@ -172,11 +169,11 @@ def describe_cost(memory: FeatureMemory) -> str:
     """One line: the memory's size beside that of the images its features were taken from."""
     text = (
         f"feature memory: {memory.num_classes} classes x {memory.features_per_class} features of "
-        f"{memory.dimension} numbers, {memory.num_bytes / 1e6:.1f} MB"
+        f"{memory.dimension} numbers, {memory.num_bytes / 1e6:.3g} MB"
     )
     if memory.source_images == 0:
         return text
     return (
-        f"{text}; the {memory.source_images} images they were taken from: {memory.source_bytes / 1e6:.1f} MB "
+        f"{text}; the {memory.source_images} images they were taken from: {memory.source_bytes / 1e6:.3g} MB "
         f"({memory.source_bytes / memory.num_bytes:.1f}x)"
     )

@@ -14,6 +14,7 @@ from ciss_fast.memory.replay import memory_cross_entropy
 from .alife import ALIFE
 from .method import LossAndTerms
 from .settings import MethodSettings
+from .stage import EXTRACT, REPLAY, ROTATE, TRAIN, Stage
 
 
 class ALIFEM(ALIFE):
@@ -26,6 +27,9 @@ class ALIFEM(ALIFE):
     name = "alife-m"
     loss_terms = ("ali", "kd", "replay_ali", "memory")
     feature_memory = True
+
+    def stages(self, step: int) -> tuple[Stage, ...]:
+        return (TRAIN, EXTRACT) if step == 0 else (TRAIN, ROTATE, REPLAY, EXTRACT)
 
     def replay_loss(
         self,

@@ -38,6 +38,8 @@ class Method(ABC):
     """How logits become classes: the ``kind`` of `ciss_fast.predict` and `ciss_fast.confusion`."""
     uses_auxiliary_classifier: bool = False
     """Whether the model is built with an auxiliary classifier in channel 0 (see `build_model`)."""
+    feature_memory: bool = False
+    """Whether features of every class are kept for later steps, which needs images of every class."""
     image_memory: bool = False
     """Whether images of earlier steps join the training images of later ones (see `ciss_fast.memory`)."""
     lr_multipliers: Mapping[str, float] = MappingProxyType({})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..memory.image_memory import published_memory_size
-from .published import pos_weights
+from .published import pos_weights, rotation_weight
 
 if TYPE_CHECKING:
     from .method import Method
@@ -41,8 +41,7 @@ def run_settings(method: Method, dataset: str, task: str) -> dict[str, Any]:
     """The values of a run's settings that a method is published with, by name.
 
     ``dataset`` is "voc" or "ade20k"; any other takes the values of VOC. The settings are those that depend on the
-    method: of the network, of the schedule, and those that only methods with a sigmoid head or an image memory
-    read.
+    method: of the network, of the schedule, and those that only methods with a sigmoid head or a memory read.
     """
     schedules = _DKD if method.prediction_kind == "sigmoid" else _SOFTMAX
     values = dict(schedules.get(dataset, schedules["voc"]))
@@ -57,6 +56,8 @@ def run_settings(method: Method, dataset: str, task: str) -> dict[str, Any]:
         values[f"{group}_lr_multiplier"] = method.lr_multipliers.get(group, 1.0)
     if method.prediction_kind == "sigmoid":
         values["pos_weight_base"], values["pos_weight_later"] = pos_weights(method.name, dataset)
+    if method.feature_memory:
+        values["rotation_weight"] = rotation_weight(dataset, task)
     if method.image_memory:
         values["memory_images"] = published_memory_size(dataset)
     return values

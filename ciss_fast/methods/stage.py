@@ -28,3 +28,12 @@ class Stage:
 
 TRAIN = Stage("train", lambda context: context.train())
 """The model on the step's images with the method's loss."""
+
+ROTATE = Stage("rotations", lambda context: context.rotate_features())
+"""The feature memory into the new model's feature space."""
+
+REPLAY = Stage("classifiers", lambda context: context.train_classifiers())
+"""The classifiers alone, on the step's images and the feature memory."""
+
+EXTRACT = Stage("features", lambda context: context.extract_features())
+"""Features of the step's classes into the memory."""

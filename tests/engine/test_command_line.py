@@ -56,7 +56,7 @@ def test_command_line_overrides_the_recipe_and_is_saved(tmp_path):
         (["--lr-base", "x"], "--lr-base: expected a number or none, got 'x'"),
         (["--lr-later", "1,1,1"], "--lr-later: expected one value or 2 (one for each later step), got 3"),
         (["--loss-weight", "alii=2"],
-         "--loss-weight: expected a term out of ac, ali, ckd, dkd_neg, dkd_pos, kd, got 'alii'"),
+         "--loss-weight: expected a term out of ac, ali, ckd, dkd_neg, dkd_pos, kd, memory, replay_ali, got 'alii'"),
         (["--method", "alife", "--loss-weight", "ali=1,2,3"], "'ali'"),
         (["--data-option", "size=3"], "'size'"),
         (["--class-order", "1,1,2"], "class 1 (circle) repeats"),
