@@ -14,6 +14,7 @@
 
 namespace ciss {
 void bind_label_map(pybind11::module_& module);
+void bind_prototypes(pybind11::module_& module);
 void bind_reasoning_loss(pybind11::module_& module);
 void bind_sigmoid_loss(pybind11::module_& module);
 void bind_softmax_loss(pybind11::module_& module);
@@ -51,6 +52,7 @@ PYBIND11_MODULE(_native, module) {
     module.def("openmp_threads", &openmp_threads);
     module.def("instruction_set", [] { return ciss::instruction_set().name; });
     ciss::bind_label_map(module);
+    ciss::bind_prototypes(module);
     ciss::bind_reasoning_loss(module);
     ciss::bind_sigmoid_loss(module);
     ciss::bind_softmax_loss(module);

@@ -43,20 +43,25 @@ CISS_INLINE void convert(Real* out, const Element* in, int64_t stride, int64_t c
     for (int64_t i = 0; i < count; i++) out[i] = Real(to_float(in[i * stride])) * scale;
 }
 
-// Reads elements [offset, offset + count * stride) of a float tensor.
+// Reads `count` elements from `offset` on, `stride` apart, of a float tensor.
+template <class Real>
+CISS_INLINE void read_elements(Real* out, const void* data, FloatType type, int64_t offset, int64_t stride,
+                               int64_t count, Real scale) {
+  switch (type) {
+    case FloatType::float32:
+      return convert(out, static_cast<const float*>(data) + offset, stride, count, scale);
+    case FloatType::bfloat16:
+      return convert(out, static_cast<const BFloat16*>(data) + offset, stride, count, scale);
+    case FloatType::float16:
+      return convert(out, static_cast<const Float16*>(data) + offset, stride, count, scale);
+    case FloatType::float64:
+      return convert(out, static_cast<const double*>(data) + offset, stride, count, scale);
+  }
+}
 template <class Real>
 CISS_INLINE void read_logits(Real* out, const LogitsView& view, int64_t offset, int64_t stride, int64_t count,
                              Real scale) {
-  switch (view.type) {
-    case FloatType::float32:
-      return convert(out, static_cast<const float*>(view.data) + offset, stride, count, scale);
-    case FloatType::bfloat16:
-      return convert(out, static_cast<const BFloat16*>(view.data) + offset, stride, count, scale);
-    case FloatType::float16:
-      return convert(out, static_cast<const Float16*>(view.data) + offset, stride, count, scale);
-    case FloatType::float64:
-      return convert(out, static_cast<const double*>(view.data) + offset, stride, count, scale);
-  }
+  read_elements(out, view.data, view.type, offset, stride, count, scale);
 }
 
 CISS_INLINE int32_t to_label(uint8_t x) { return x; }

@@ -11,6 +11,7 @@ namespace ciss {
 #define CISS_KERNELS_OF(isa)                                  \
   namespace isa {                                             \
   extern const LabelMapKernels label_map_kernels;             \
+  extern const PrototypesKernels prototypes_kernels;          \
   extern const ReasoningKernels reasoning_kernels;            \
   extern const SigmoidKernels sigmoid_kernels;                \
   extern const SoftmaxKernels softmax_kernels;                \
@@ -18,6 +19,7 @@ namespace ciss {
     InstructionSet set;                                       \
     set.name = #isa;                                          \
     set.label_map = &label_map_kernels;                       \
+    set.prototypes = &prototypes_kernels;                     \
     set.reasoning = &reasoning_kernels;                       \
     set.sigmoid = &sigmoid_kernels;                           \
     set.softmax = &softmax_kernels;                           \

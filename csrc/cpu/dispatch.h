@@ -2,6 +2,7 @@
 #pragma once
 
 #include "label_map_task.h"
+#include "prototypes_task.h"
 #include "reasoning_task.h"
 #include "sigmoid_task.h"
 #include "softmax_task.h"
@@ -11,6 +12,7 @@ namespace ciss {
 struct InstructionSet {
   const char* name = nullptr;
   const LabelMapKernels* label_map = nullptr;
+  const PrototypesKernels* prototypes = nullptr;
   const ReasoningKernels* reasoning = nullptr;
   const SigmoidKernels* sigmoid = nullptr;
   const SoftmaxKernels* softmax = nullptr;

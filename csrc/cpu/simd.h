@@ -57,7 +57,7 @@ using MaskOf = typename Simd<Real>::Mask;
 
 template <class Real>
 CISS_INLINE VectorOf<Real> splat(Real x) {
-  return VectorOf<Real>{} + x;
+  return x - VectorOf<Real>{};  // x - 0 is x, also for -0: the compiler drops the subtraction, unlike 0 + x
 }
 template <class Real>
 CISS_INLINE VectorOf<Real> load(const Real* p) {

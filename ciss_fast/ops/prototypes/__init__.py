@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ... import backends
+from ... import backends, native
 from .accumulator import PrototypeAccumulator
 from .compute import compute
 
 __all__ = ["PrototypeAccumulator", "prototypes"]
 
-backends.register("prototypes", reference=None)
+backends.register("prototypes", reference=None, cpu=native.reason_without("prototypes"))
 
 
 def prototypes(
@@ -39,7 +39,7 @@ def prototypes(
         feature_curr: [P, D] features f of the current extractor at the same positions.
         memory: [K, S, D] features of K classes, from the previous extractor. The three may differ in type.
         temperature: factor on the scores before the softmax, > 0.
-        backend: "reference"; default: the compiled kernel where there is one.
+        backend: "cpu" (compiled kernel) or "reference"; default: the kernel where it runs.
 
     Returns:
         r' and r, [K, D] each, float32 (float64 where an input is float64). They carry no gradient: inputs are

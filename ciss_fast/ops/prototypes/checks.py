@@ -8,7 +8,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ..tensors import check_float_type
+from ..tensors import check_dense, check_float_type
 
 
 def result_type(*tensors: Tensor) -> torch.dtype:
@@ -18,7 +18,8 @@ def result_type(*tensors: Tensor) -> torch.dtype:
 
 def check_memory(memory: Tensor) -> None:
     """Raise TypeError or ValueError unless ``memory`` is [K, S, D] with at least one vector a class."""
-    _check_tensor("memory", memory)
+    check_dense("memory", memory)
+    check_float_type("memory", memory)
     if memory.dim() != 3 or 0 in memory.shape[1:]:
         raise ValueError(f"memory: expected [K, S, D] with S >= 1 and D >= 1, got shape {list(memory.shape)}")
 
@@ -27,7 +28,8 @@ def check_features(feature_prev: Tensor, feature_curr: Tensor, memory: Tensor) -
     """Raise TypeError or ValueError unless both features are [P, D] with the D and the device of ``memory``."""
     dimension = memory.shape[2]
     for name, feature in {"feature_prev": feature_prev, "feature_curr": feature_curr}.items():
-        _check_tensor(name, feature)
+        check_dense(name, feature)
+        check_float_type(name, feature)
         if feature.dim() != 2 or feature.shape[1] != dimension or feature.shape[0] < 1:
             raise ValueError(
                 f"{name}: expected [P, D] with P >= 1 and D = {dimension} like the memory, "
@@ -48,11 +50,3 @@ def check_temperature(temperature: float) -> None:
         raise TypeError(f"temperature: expected a number, got {temperature!r}")
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature: expected a finite number above 0, got {temperature}")
-
-
-def _check_tensor(name: str, value: Tensor) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-    if value.layout != torch.strided:
-        raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
-    check_float_type(name, value)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import backends
+from . import operator  # noqa: F401  (registers the operator)
 from .checks import check_features, check_memory, check_temperature
 from .reference import prototypes_reference
 
@@ -17,7 +18,10 @@ def compute(
     check_memory(memory)
     check_features(feature_prev, feature_curr, memory)
     check_temperature(temperature)
-    backends.choose("prototypes", backend, memory.device)
     inputs = feature_prev.detach(), feature_curr.detach(), memory.detach()
+    if backends.choose("prototypes", backend, memory.device) != "reference":
+        return torch.ops.ciss_fast.prototypes(*inputs, temperature)
+    if memory.device.type == "meta":  # knows no autocast
+        return prototypes_reference(*inputs, temperature)
     with torch.autocast(memory.device.type, enabled=False):  # it would take the cosines in bfloat16
         return prototypes_reference(*inputs, temperature)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import ciss_fast
+from ciss_fast import native
 
 
 class Inputs(NamedTuple):
@@ -44,23 +45,55 @@ def draw(
     return Inputs(*(t.to(dtype) for t in (feature_prev, feature_curr, memory)))
 
 
+def draw_close(
+    positions: int, classes: int, per_class: int, dimension: int, dtype: torch.dtype = torch.float32
+) -> Inputs:
+    """Positions so much alike that the softmax spreads over them: errors of the scores show in the weights."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = draw(positions, classes, per_class, dimension)
+    noise = torch.randn(positions, dimension, generator=generator)
+    feature_prev = inputs.memory.mean(dim=(0, 1)) * 3 + noise * (3 / per_class)
+    return Inputs(*(t.to(dtype) for t in (feature_prev, inputs.feature_curr, inputs.memory)))
+
+
+def scores(inputs: Inputs) -> Tensor:
+    """v_c(p) in double precision, [K, P]."""
+    prev, memory = inputs.feature_prev.double(), inputs.memory.double()
+    directions = [t / t.norm(dim=-1, keepdim=True).clamp(min=1e-12) for t in (prev, memory)]
+    return (directions[1] @ directions[0].T).relu().sum(dim=1)
+
+
 def define(inputs: Inputs, temperature: float = 10.0) -> tuple[Tensor, Tensor]:
     """The formulas in double precision on the same (rounded) inputs, with every score written down."""
-    prev, curr, memory = (t.double() for t in inputs)
-    lengths = memory.norm(dim=2)[:, :, None] * prev.norm(dim=1)
-    dots = torch.einsum("ksd,pd->ksp", memory, prev)
-    cosine = torch.where(lengths > 0, dots / lengths, torch.zeros_like(dots))
-    weight = (temperature * cosine.relu().sum(dim=1)).softmax(dim=1)
-    return weight @ prev, weight @ curr
+    weight = (temperature * scores(inputs)).softmax(dim=1)
+    return weight @ inputs.feature_prev.double(), weight @ inputs.feature_curr.double()
 
 
-def assert_close(result: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], tolerance: float) -> None:
-    """Within ``tolerance`` of the largest entry."""
-    for name, value, exact in zip(("prev", "curr"), result, expected, strict=True):
+def assert_close(
+    result: tuple[Tensor, Tensor],
+    expected: tuple[Tensor, Tensor],
+    tolerance: float,
+    scales: tuple[float, float] | None = None,
+) -> None:
+    """Within ``tolerance`` of the scale, by default of the largest entry."""
+    for i, (value, exact) in enumerate(zip(result, expected, strict=True)):
         assert value.shape == exact.shape
         if exact.numel():
-            error = float((value.double() - exact.double()).abs().max() / exact.abs().max())
-            assert error <= tolerance, f"{name}: off by {error:.2e} of the largest entry"
+            scale = float(exact.abs().max()) if scales is None else scales[i]
+            error = float((value.double() - exact.double()).abs().max())
+            assert error <= tolerance * scale, f"{('prev', 'curr')[i]}: off by {error / max(scale, 1e-300):.2e}"
+
+
+def assert_matches(inputs: Inputs, *, temperature: float = 10.0, backend: str, tolerance: float | None = None) -> None:
+    """A backend's prototypes are those of the formulas, and of the type that goes with the inputs.
+
+    The error is measured against the largest feature: averages of many features can be small by chance.
+    """
+    double = torch.float64 in [t.dtype for t in inputs]
+    result = ciss_fast.prototypes(*inputs, temperature, backend=backend)
+    assert {t.dtype for t in result} == {torch.float64 if double else torch.float32}
+    scales = tuple(float(t.double().abs().max()) for t in inputs[:2])
+    assert_close(result, define(inputs, temperature), tolerance or (1e-12 if double else 1e-5), scales)
 
 
 @pytest.fixture(scope="session")
@@ -81,10 +114,37 @@ def prototypes_close() -> Callable[..., None]:
     return assert_close
 
 
-@pytest.fixture(params=["reference"])
+@pytest.fixture(scope="session")
+def close_positions() -> Callable[..., Inputs]:
+    """Function that draws positions that are much alike: see `draw_close`."""
+    return draw_close
+
+
+@pytest.fixture(scope="session")
+def prototype_scores() -> Callable[[Inputs], Tensor]:
+    """Function from inputs to the scores of all positions: see `scores`."""
+    return scores
+
+
+@pytest.fixture(scope="session")
+def prototypes_match() -> Callable[..., None]:
+    """Function that compares a backend with the formulas: see `assert_matches`."""
+    return assert_matches
+
+
+@pytest.fixture(scope="session")
+def kernel() -> None:
+    """Skips what needs the compiled kernels where they are missing."""
+    reason = native.reason_without("prototypes")
+    if reason is not None:
+        pytest.skip(f"no compiled kernel: {reason}")
+
+
+@pytest.fixture(params=["cpu", "reference"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Every backend by name."""
-    assert request.param in ciss_fast.backends.table()["prototypes"]
+    """Every backend by name; the compiled one is skipped where it is missing."""
+    if request.param == "cpu":
+        request.getfixturevalue("kernel")
     return request.param
 
 
