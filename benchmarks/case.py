@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 # One module of this package each, with a sequence CASES.
-OPS = ("softmax_loss",)
+OPS = ("prototypes", "softmax_loss")
 
 
 @dataclass(frozen=True)

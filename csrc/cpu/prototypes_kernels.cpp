@@ -18,14 +18,14 @@ struct PrototypesState {
 
   const PrototypesTask& task;
   Scratch scratch;
-  const int64_t padded;  // dimension, to whole vectors
-  Real* panels;          // [block / PANEL][dimension][PANEL]: directions of the previous features
+  const int64_t padded;     // dimension, to whole vectors
+  Real* panels;             // [block / PANEL][dimension][PANEL]: previous features, see `pack`
   double* inverse_lengths;  // [block], of the panels' positions
-  double* scores;        // [group][block]
-  Real* weights;         // [group][block]
-  Real* chunk;           // [CHUNK][padded]: converted vectors of the memory
-  Real* row;             // [padded]
-  Real* sums;            // [group][padded]
+  double* scores;           // [group][block]
+  Real* weights;            // [group][block]
+  Real* chunk;              // [CHUNK][padded]: converted vectors of the memory
+  Real* row;                // [padded]: a vector
+  Real* sums;               // [group][padded]
 
   PrototypesState(const PrototypesTask& t, char* memory, size_t* bytes = nullptr)
       : task(t), scratch{memory}, padded((t.dimension + L - 1) / L * L) {
