@@ -9,36 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from tensor_sizes import LargestTensor
 
 import ciss_fast
 from ciss_fast import native
 
 pytestmark = pytest.mark.usefixtures("kernel")
-
-CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Notes the bytes of the largest tensor that any operator returns, also inside the kernels written in Python."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.largest = 0
-        self.operators: set[str] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.operators.add(func.name())
-        if func.namespace == "ciss_fast":
-            with self:
-                result = func.redispatch(CPU, *args, **(kwargs or {}))
-        else:
-            result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self.largest = max(self.largest, leaf.untyped_storage().nbytes())
-        return result
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])

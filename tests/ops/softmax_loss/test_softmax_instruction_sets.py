@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from instruction_sets import INSTRUCTION_SETS, output_with, run_python
 
 from ciss_fast import native
 
 pytestmark = pytest.mark.usefixtures("needs_kernel")
 
 PRELUDE = """
-import importlib.util, sys
+import sys
 import numpy as np
 import torch
 from ciss_fast import native
+from loss_testing import SOFTMAX, Inputs
 
 torch.set_num_threads(1)
-specification = importlib.util.spec_from_file_location("softmax_conftest", sys.argv[1])
-conftest = sys.modules["softmax_conftest"] = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(conftest)
-draw, matches, evaluate = conftest.draw_inputs, conftest.assert_matches, conftest.evaluate
-
-EVERYTHING = dict.fromkeys(conftest.TERMS, 1.0)
+draw, matches, evaluate, EVERYTHING = SOFTMAX.draw, SOFTMAX.matches, SOFTMAX.evaluate, SOFTMAX.everything
 """
 
 CHECKS = """
@@ -65,7 +59,7 @@ torch.set_num_threads(2)
 second = evaluate(inputs, backend="cpu", **EVERYTHING)
 assert torch.equal(first.total, second.total) and torch.equal(first.gradient, second.gradient)
 
-for file in sys.argv[2:]:
+for file in sys.argv[1:]:
     with np.load(file) as arrays:
         tensors = [torch.from_numpy(arrays[name]) for name in ("student", "teacher", "label")]
         align_corners = int(arrays["align_corners"]) == 1
@@ -73,13 +67,13 @@ for file in sys.argv[2:]:
             ("alife_stage1_w3_1", {"ce": 1.0, "ali": 3.0, "kd": 1.0}), ("cce", {"cce": 1.0}), ("ckd", {"ckd": 1.0}),
             ("focal_pseudo", {"focal": 1.0}),
         ):
-            result = evaluate(conftest.Inputs(*tensors), backend="cpu", align_corners=align_corners, **options)
+            result = evaluate(Inputs(*tensors), backend="cpu", align_corners=align_corners, **options)
             expected = float(arrays["loss_" + name])
             assert abs(float(result.total) - expected) <= 1e-5 * expected, (file, name)
             gradient = torch.from_numpy(arrays["grad_" + name])
             error = float((result.gradient - gradient).abs().max() / gradient.abs().max())
             assert error <= 1e-5, (file, name, error)
-print(native.library.instruction_set(), len(sys.argv) - 2)
+print(native.library.instruction_set(), len(sys.argv) - 1)
 """
 
 LONG_STRIPS = """
@@ -94,15 +88,6 @@ print(native.library.instruction_set())
 """
 
 
-def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="session")
 def golden_files(request) -> list[str]:
     """Paths of golden files, or nothing where there are none."""
@@ -114,29 +99,17 @@ def golden_files(request) -> list[str]:
     return [str(shared_file(str(Path("golden") / f"softmax_{name}.npz"))) for name in names]
 
 
-def run_with(name: str, code: str, repository: Path, files: list[str]) -> str:
-    """Standard output of checks with one instruction set; skips where it cannot be used."""
-    if name not in native.library.compiled_instruction_sets():
-        pytest.skip(f"{name} is not compiled in")
-    conftest = Path(__file__).with_name("conftest.py")
-    finished = run(PRELUDE + code, str(conftest), *files, CISS_FAST_ISA=name, PYTHONPATH=str(repository))
-    if f"does not run {name}" in finished.stderr:
-        pytest.skip(f"this processor does not run {name}")
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    return finished.stdout
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_instruction_set(golden_files, name) -> None:
+    assert output_with(name, PRELUDE + CHECKS, *golden_files) == f"{name} {len(golden_files)}\n"
 
 
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_instruction_set(repository, golden_files, name) -> None:
-    assert run_with(name, CHECKS, repository, golden_files) == f"{name} {len(golden_files)}\n"
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_long_sums(name) -> None:
+    assert output_with(name, PRELUDE + LONG_STRIPS) == f"{name}\n"
 
 
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_long_sums(repository, name) -> None:
-    assert run_with(name, LONG_STRIPS, repository, []) == f"{name}\n"
-
-
-def test_unknown_instruction_set(repository) -> None:
+def test_unknown_instruction_set() -> None:
     code = """
 import torch, ciss_fast
 try:
@@ -144,11 +117,11 @@ try:
 except RuntimeError as error:
     print(error)
 """
-    finished = run(code, CISS_FAST_ISA="mmx", PYTHONPATH=str(repository))
+    finished = run_python(code, CISS_FAST_ISA="mmx")
     assert finished.stdout == "CISS_FAST_ISA: expected an instruction set that is compiled in, got mmx\n"
 
 
-def test_empty_choice_is_no_choice(repository) -> None:
+def test_empty_choice_is_no_choice() -> None:
     code = "from ciss_fast import native; print(native.library.instruction_set())"
-    plain = run(code, CISS_FAST_ISA="", PYTHONPATH=str(repository))
+    plain = run_python(code, CISS_FAST_ISA="")
     assert plain.stdout.strip() in native.library.compiled_instruction_sets()
