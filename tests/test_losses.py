@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ciss_fast
-from ciss_fast.losses import SoftmaxLoss
+from ciss_fast.losses import SigmoidLoss, SoftmaxLoss
 
 OPTIONS = {"ce": 1.0, "ali": 3.0, "kd": 2.0, "align_corners": True, "kd_region": "all", "alpha": 0.5}
 
@@ -25,8 +25,21 @@ def tensors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return student, teacher, label
 
 
-def test_is_public() -> None:
-    assert ciss_fast.SoftmaxLoss is SoftmaxLoss and "SoftmaxLoss" in ciss_fast.__all__
+def test_are_public() -> None:
+    assert ciss_fast.SoftmaxLoss is SoftmaxLoss and ciss_fast.SigmoidLoss is SigmoidLoss
+    assert {"SoftmaxLoss", "SigmoidLoss"} <= set(ciss_fast.__all__)
+
+
+def test_sigmoid_loss_is_the_same_as_its_function(tensors) -> None:
+    student, teacher, label = tensors
+    options = {"mbce": 1.0, "kd": 5.0, "ac": 0.5, "pos_weight": 2.0, "align_corners": True}
+    total, terms = SigmoidLoss(**options)(student, teacher, label)
+    expected_total, expected_terms = ciss_fast.sigmoid_loss(student, teacher, label, **options)
+    assert torch.equal(total, expected_total) and terms.keys() == expected_terms.keys() == {"mbce", "kd", "ac"}
+    (gradient,) = torch.autograd.grad(total, student)
+    assert torch.equal(gradient, torch.autograd.grad(expected_total, student)[0])
+    total, _ = SigmoidLoss(mbce=1.0, ac=1.0)(student, None, label)
+    assert torch.equal(total, ciss_fast.sigmoid_loss(student, None, label, mbce=1.0, ac=1.0)[0])
 
 
 def test_same_as_the_function(tensors) -> None:
@@ -51,15 +64,26 @@ def test_backend_is_passed_on(tensors) -> None:
         SoftmaxLoss(ce=1.0, backend="nowhere")(*tensors)
 
 
-def test_options_and_defaults_are_those_of_the_function() -> None:
-    parameters = inspect.signature(ciss_fast.softmax_loss).parameters
-    keywords = {name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert list(keywords.items()) == list(SoftmaxLoss.defaults.items())
+@pytest.mark.parametrize(
+    ("module", "function"), [(SoftmaxLoss, ciss_fast.softmax_loss), (SigmoidLoss, ciss_fast.sigmoid_loss)]
+)
+def test_every_option_of_the_function_is_accepted_and_no_other(tensors, module, function) -> None:
+    parameters = inspect.signature(function).parameters
+    options = {name: p.default for name, p in parameters.items() if name not in ("student", "teacher", "label")}
+    loss = module(**options)
+    assert repr(loss) == f"{module.__name__}()"
+    for name in ("student", "teacher", "label", "self", "temperature"):
+        with pytest.raises(TypeError):
+            module(**{name: 1.0})
+    first = next(iter(options))
+    assert repr(module(**{**options, first: 1.0})) == f"{module.__name__}({first}=1.0)"
 
 
 def test_unknown_option() -> None:
     with pytest.raises(TypeError, match="^temperature: expected one of ce, cce, "):
         SoftmaxLoss(ce=1.0, temperature=2.0)
+    with pytest.raises(TypeError, match="^ce: expected one of mbce, kd, ac, pos_weight, "):
+        SigmoidLoss(ce=1.0)
 
 
 def test_wrong_value_is_reported_by_the_call(tensors) -> None:
@@ -74,6 +98,7 @@ def test_representation_shows_what_differs_from_the_defaults() -> None:
     assert repr(SoftmaxLoss(cce=1.0, cce_average="all", ckd=10.0, old_classes=16)) == (
         "SoftmaxLoss(cce=1.0, ckd=10.0, old_classes=16, cce_average='all')"
     )
+    assert repr(SigmoidLoss(ac=1.0, pos_weight=35.0, kd=0.0)) == "SigmoidLoss(ac=1.0, pos_weight=35.0)"
 
 
 def test_representation_makes_the_same_module(tensors) -> None:

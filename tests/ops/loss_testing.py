@@ -139,7 +139,8 @@ class LossUnderTest:
         """Compare the kernel with the definition.
 
         Tolerances by default: 1e-5 (1e-11 in double precision), and for the gradient of half-precision logits the
-        rounding to their type besides.
+        rounding to their type besides. Where there is no kernel the definition in single precision takes its place,
+        with a hundred times the tolerance: PyTorch's interpolation is not as exact.
         """
         double = inputs.student.dtype == torch.float64
         rounding = {torch.bfloat16: 2**-8, torch.float16: 2**-11}.get(inputs.student.dtype, 0.0)
@@ -148,6 +149,8 @@ class LossUnderTest:
         assert result.total.dtype == (torch.float64 if double else torch.float32)
         loss = loss or (1e-11 if double else 1e-5)
         gradient = gradient or (1e-11 if double else 1e-5) + rounding
+        if self.backend == "reference":
+            loss, gradient = 100 * loss, 100 * gradient
         assert_close(result, expected, options, loss, gradient, absolute)
         return result, expected
 

@@ -57,7 +57,7 @@ def _sigmoid_loss_cpu(
         check_labels=check_labels,
         threads=torch.get_num_threads(),
     )
-    if result["invalid_labels"]:
+    if check_labels and result["invalid_labels"]:
         raise ValueError(label_error(int(label[result["first_invalid"]]), channels, ignore_index))
     dtype = result_type(student)
     return torch.tensor(result["total"], dtype=dtype), torch.tensor(result["values"], dtype=dtype), gradient

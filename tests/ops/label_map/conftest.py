@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 import torch
+from interpolation import bilinear_matrix
 from torch import Tensor
 
 import ciss_fast
@@ -23,21 +24,6 @@ def draw_logits(
     """Normal logits of deviation 3: [batch, classes, *size]."""
     generator = torch.Generator().manual_seed(seed)
     return (3 * torch.randn(batch, classes, *size, generator=generator, dtype=torch.float64)).to(dtype)
-
-
-def bilinear_matrix(source: int, output: int, align_corners: bool) -> Tensor:
-    """Weights [output, source] with which the pixels of an axis read its source values."""
-    matrix = torch.zeros(output, source, dtype=torch.float64)
-    for x in range(output):
-        if align_corners:
-            position = x * (source - 1) / (output - 1) if output > 1 else 0.0
-        else:
-            position = min(max((x + 0.5) * source / output - 0.5, 0.0), source - 1.0)
-        left = int(position)
-        matrix[x, left] += 1 - (position - left)
-        if position > left:
-            matrix[x, left + 1] += position - left
-    return matrix
 
 
 def enlarge_exactly(logits: Tensor, size: tuple[int, int], kind: str, align_corners: bool) -> Tensor:

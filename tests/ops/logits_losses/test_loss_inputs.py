@@ -94,8 +94,8 @@ def test_layouts_of_logits(loss, layout, label_size, dtype) -> None:
 def test_expanded_logits(loss, label_size) -> None:
     inputs = loss.draw(batch=3, label_size=label_size)
     for dimension in range(4):
-        student = inputs.student.narrow(dimension, 0, 1).expand(inputs.student.shape)
-        teacher = inputs.teacher.narrow(dimension, 0, 1).expand(inputs.teacher.shape)
+        student = inputs.student.narrow(dimension, -1, 1).expand(inputs.student.shape)
+        teacher = inputs.teacher.narrow(dimension, -1, 1).expand(inputs.teacher.shape)
         packed = inputs._replace(student=student.contiguous(), teacher=teacher.contiguous())
         expected = loss.evaluate(packed, backend="cpu", **loss.everything)
         result = loss.evaluate(inputs._replace(student=student, teacher=teacher), backend="cpu", **loss.everything)
@@ -162,7 +162,7 @@ def test_logits_and_labels_are_left_alone(loss) -> None:
         before = [x.clone() for x in inputs]
         versions = [x._version for x in inputs]
         loss.evaluate(inputs, backend="cpu", **loss.everything)
-        assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
+        torch.testing.assert_close(list(inputs), before, rtol=0, atol=0, equal_nan=True)
         assert versions == [x._version for x in inputs]
 
 
