@@ -55,9 +55,11 @@ class Clock:
         return statistics.median(self.seconds[part])
 
 
-def extract_both(previous: SegmentationModel, current: SegmentationModel, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Feature maps of a batch from both extractors."""
-    with torch.no_grad():
+def extract_both(
+    previous: SegmentationModel, current: SegmentationModel, images: Tensor, bf16: bool
+) -> tuple[Tensor, Tensor]:
+    """Feature maps of a batch from both extractors, in the arithmetic that the trainer has with --precision."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         return previous.extract(images), current.extract(images)
 
 
@@ -65,7 +67,7 @@ def published_prototypes(maps: tuple[Tensor, Tensor], memory: Tensor, group_size
     """Prototypes with the correlation of all features and positions written down, [K S, P]."""
     directions, pairs = functional.normalize(memory.flatten(0, 1), dim=1), []
     for before, after in zip(*(entry.split(group_size) for entry in maps), strict=True):
-        rows, current = positions(before), positions(after)
+        rows, current = positions(before).float(), positions(after).float()
         scores = (directions @ functional.normalize(rows, dim=1).T).relu_().view(*memory.shape[:2], -1).sum(dim=1)
         weights = (TEMPERATURE * scores).softmax(dim=1)
         pairs.append((weights @ rows, weights @ current))
@@ -96,7 +98,9 @@ def measure(options: argparse.Namespace) -> tuple[Clock, Clock, float]:
     torch.manual_seed(0)
     dimension = options.dimension
     previous, current = (
-        build_model(options.backbone, 16, [options.classes, 5], head_channels=dimension).frozen_copy()
+        build_model(options.backbone, 16, [options.classes, 5], head_channels=dimension)
+        .frozen_copy()
+        .to(memory_format=torch.channels_last)
         for _ in range(2)
     )
     weight, bias = joint_classifier(current)
@@ -114,7 +118,8 @@ def measure(options: argparse.Namespace) -> tuple[Clock, Clock, float]:
 
     for iteration in range(options.iterations + 1):
         images = torch.randn(options.images, 3, options.size, options.size)
-        maps = ours.time("networks", lambda images=images: extract_both(previous, current, images))
+        images = images.to(memory_format=torch.channels_last)
+        maps = ours.time("networks", lambda images=images: extract_both(previous, current, images, options.bf16))
         made = ours.time("prototypes", lambda maps=maps: batch_prototypes(*maps, memory, options.group))
         ours.time(
             "rotations", lambda made=made: gradient(optimiser, rotation_loss(params, *made, weight, bias)[0])
@@ -145,8 +150,8 @@ def report(options: argparse.Namespace, ours: Clock, published: Clock, applying:
         f"{machine.processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {kind} time, "
         f"medians of {options.iterations} iterations",
         f"{options.classes} classes x {options.features} features of {options.dimension}, {options.images} images of "
-        f"{options.size} x {options.size} in groups of {options.group}, {options.backbone}, "
-        f"rotations at {options.norm:g} times their start",
+        f"{options.size} x {options.size} in groups of {options.group}, {options.backbone} in "
+        f"{'bf16' if options.bf16 else 'fp32'}, rotations at {options.norm:g} times their start",
         "",
         f"{'part':<12}{'ms':>12}{'share':>9}{'published form, ms':>21}{'ratio':>9}",
     ]
@@ -176,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--group", type=int, default=12, help="images that share a softmax (%(default)s)")
     result.add_argument("--size", type=int, default=512, help="side of an image in pixels (%(default)s)")
     result.add_argument("--backbone", choices=sorted(BACKBONES), default="resnet101", help="%(default)s by default")
+    result.add_argument("--bf16", action="store_true", help="networks in bfloat16, as with --precision bf16")
     result.add_argument("--norm", type=float, default=1.0, help="factor on the starting rotations (%(default)s)")
     result.add_argument("--step-images", type=int, default=2145, help="images of the step (%(default)s)")
     result.add_argument("--epochs", type=int, default=10, help="passes over them (%(default)s)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -48,24 +49,34 @@ def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
     offset = 0.0
     series: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names if name not in NOT_A_TERM}
     for entry in steps:
+        # Where a stage ends; the step's own end follows below.
+        ends = set(itertools.accumulate(stage["iterations"] for stage in entry.get("stages", ())))
+        ends.discard(entry["iterations"])
         for item in entry["loss_log"]:
             for name, (x, y) in series.items():
                 x.append(offset + item["iteration"])
                 y.append(item.get(name, float("nan")))
+            if item["iteration"] + 1 in ends:
+                _end_lines(axes, series, offset + item["iteration"] + 1, ":")
         offset += entry["iterations"]
         if entry is not steps[-1]:
-            axes.axvline(offset, color="0.7", linewidth=0.8)
-            for x, y in series.values():  # a gap, so that no line leads from one step's loss to the next one's
-                x.append(offset)
-                y.append(float("nan"))
+            _end_lines(axes, series, offset, "-")
     for name, (x, y) in series.items():
         # The marker shows what no line can: a step with a single entry.
         axes.plot(x, y, label=name, linewidth=2 if name == "loss" else 1, marker=".", markersize=4)
-    axes.set(xlabel="iteration (lines: next step)", ylabel="value, unweighted terms", title="loss")
+    axes.set(xlabel="iteration (lines: next step, dotted: next stage)", ylabel="value, unweighted terms", title="loss")
     axes.set_yscale("symlog", linthresh=0.1)
     axes.grid(alpha=0.3)
     if series:
         axes.legend()
+
+
+def _end_lines(axes: Any, series: dict[str, tuple[list[float], list[float]]], at: float, style: str) -> None:
+    """Mark where something ends, with a gap, so that no line leads from its losses to those of what follows."""
+    axes.axvline(at, color="0.7", linewidth=0.8, linestyle=style)
+    for x, y in series.values():
+        x.append(at)
+        y.append(float("nan"))
 
 
 def draw_predictions(
