@@ -78,23 +78,26 @@ struct PrototypesState {
     weighted_sums(task.feature_curr, b, classes, out + task.dimension);
   }
 
-  // Positions side by side, scaled by a power of two to a length between 1/2 and 1: the exact length is divided by
-  // when the scores are complete. Rounded once for all of a score's terms, it would cost more than their own rounding.
+  // Positions side by side, scaled by a power of two to a length of about 1: the exact length is divided by when the
+  // scores are complete. Rounded once for all of a score's terms, it would cost more than their own rounding.
   void pack(const PositionBlock& b) const {
     for (int64_t p = 0; p < b.count; p++) {
       read(task.feature_prev, (b.first + p) * task.feature_prev.vector_stride, row);
       const double exact = length(row, task.dimension);
       int exponent = 0;
       if (exact == exact) __builtin_frexp(exact, &exponent);
-      const double scale = __builtin_ldexp(1.0, -exponent);
-      inverse_lengths[p] = 1 / (exact * scale);
-      Real* column = panels + p / PANEL * PANEL * task.dimension + p % PANEL;
-      for (int64_t d = 0; d < task.dimension; d++) column[d * PANEL] = Real(double(row[d]) * scale);
+      const Real scale = Real(__builtin_ldexp(1.0, exponent < 120 ? -exponent : -120));
+      inverse_lengths[p] = 1 / (exact * double(scale));
+      for (int64_t d = 0; d < padded; d += L) store(row + d, load(row + d) * scale);
+      write_column(p, row);
     }
-    for (int64_t p = b.count; p % PANEL; p++) {
-      Real* column = panels + p / PANEL * PANEL * task.dimension + p % PANEL;
-      for (int64_t d = 0; d < task.dimension; d++) column[d * PANEL] = 0;
-    }
+    memset(row, 0, size_t(padded) * sizeof(Real));
+    for (int64_t p = b.count; p % PANEL; p++) write_column(p, row);
+  }
+
+  void write_column(int64_t p, const Real* values) const {
+    Real* column = panels + p / PANEL * PANEL * task.dimension + p % PANEL;
+    for (int64_t d = 0; d < task.dimension; d++) column[d * PANEL] = values[d];
   }
 
   // Adds the scores of all positions of the block with all vectors of class c to `out`. A chunk of the memory passes
