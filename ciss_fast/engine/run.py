@@ -150,7 +150,7 @@ class Run:
                 plan, step, model, teacher, self.precision, self.reporter, folder, progress, summaries.add_losses
             )
             stages = plan.method.stages(step)
-            if base is not None:  # what comes before its training is not done, what comes after it is
+            if base is not None and progress.has_finished("train"):  # what comes before it is not done either
                 stages = stages[[stage.name for stage in stages].index("train") + 1 :]
             run_stages(stages, context)
         return progress.checkpoint()

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-# Random streams of a step beside that of its training: the crops that features are taken from, and those of the
-# stages that replay them.
-EXTRACTION, REPLAY = 1, 2
+# Random streams of a step beside that of its training: the crops that features are taken from, those of the
+# stages that replay them, and the choice of images to replay.
+EXTRACTION, REPLAY, SELECTION = 1, 2, 3
 
 
 def step_seed(seed: int, step: int, stream: int = 0) -> int:

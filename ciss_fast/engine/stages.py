@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ciss_fast.engine import feature_replay
+from ciss_fast.engine import feature_replay, image_replay
 from ciss_fast.engine.feature_replay import KeptBatches
 from ciss_fast.engine.loop import TrainingLoop
 from ciss_fast.engine.plan import Plan
@@ -93,11 +93,14 @@ class StageContext:
             tensors=tensors or {},
         )
 
-    def train(self, replay: Sequence[int] = ()) -> None:
-        """Train the model with the method's loss on the step's images and on the images ``replay`` (indices in the
-        training data, labelled with the step's classes only).
-        """
+    def train(self) -> None:
+        """Train the model with the method's loss on the step's images and, with an image memory, those it replays."""
+        replay = image_replay.images_to_replay(self) if self.plan.method.image_memory and self.step > 0 else ()
         train_model(self, self.plan.training_batches(self.step, replay))
+
+    def select_images(self) -> None:
+        """Choose the images that the step replays, see `image_replay.select_images`."""
+        image_replay.select_images(self)
 
     def rotate_features(self) -> None:
         """Bring the feature memory into the new feature space, see `feature_replay.rotate_features`."""

@@ -15,6 +15,7 @@ from ..models import SegmentationModel, SegmentationOutput
 from .initialisation import start_from_auxiliary
 from .method import LossAndTerms, Method
 from .settings import MethodSettings
+from .stage import SELECT, TRAIN, Stage
 
 
 class DKD(Method):
@@ -92,3 +93,6 @@ class DKDM(DKD):
 
     name = "dkd-m"
     image_memory = True
+
+    def stages(self, step: int) -> tuple[Stage, ...]:
+        return (SELECT, TRAIN) if step > 0 else (TRAIN,)

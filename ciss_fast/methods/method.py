@@ -41,7 +41,7 @@ class Method(ABC):
     feature_memory: bool = False
     """Whether features of every class are kept for later steps, which needs images of every class."""
     image_memory: bool = False
-    """Whether images of earlier steps join the training images of later ones (see `ciss_fast.memory`)."""
+    """Whether images of earlier steps join the training images of later ones; `stages` then begins with SELECT."""
     lr_multipliers: Mapping[str, float] = MappingProxyType({})
     """Published learning-rate multipliers by parameter group; 1 for a group that is not named."""
     align_corners: bool = True

@@ -37,3 +37,6 @@ REPLAY = Stage("classifiers", lambda context: context.train_classifiers())
 
 EXTRACT = Stage("features", lambda context: context.extract_features())
 """Features of the step's classes into the memory."""
+
+SELECT = Stage("selection", lambda context: context.select_images())
+"""The images of earlier steps that the step replays."""

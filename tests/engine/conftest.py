@@ -50,3 +50,9 @@ def tiny_train(tiny_config):
 def alife_run(tmp_path_factory, tiny_train) -> Path:
     """A finished ALIFE run. Tests read it; one that changes files takes a copy."""
     return tiny_train(tmp_path_factory.mktemp("runs") / "alife", method="alife")
+
+
+@pytest.fixture(scope="session")
+def dkd_run(tmp_path_factory, tiny_train) -> Path:
+    """A finished run of DKD; as `alife_run`."""
+    return tiny_train(tmp_path_factory.mktemp("runs") / "dkd", method="dkd")
