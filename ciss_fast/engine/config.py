@@ -202,7 +202,7 @@ class RunConfig:
     device: str = option("auto", "cpu, cuda, cuda:1, or auto: a GPU if there is one", affects="nothing")
     threads: int | None = option(None, "CPU threads; none leaves torch's choice", minimum=1, affects="nothing")
     save_minutes: float = option(
-        10.0, "longest time between two saves of a step under way, beside those after every epoch", above=0,
+        10.0, "longest time between two saves of a step under way; long epochs are saved at their end too", above=0,
         affects="nothing",
     )  # fmt: skip
     save_every: int | None = option(

@@ -98,15 +98,13 @@ class StepProgress:
         self.state = None
 
     def save_if_due(self, iteration: int, epoch_ended: bool, make_state: Callable[[], dict[str, Any]]) -> None:
-        """Save the running stage's state if it is time: at the end of an epoch, when ``save_minutes`` have passed,
-        or after every ``save_every`` iterations.
+        """Save the running stage's state if it is time: when ``save_minutes`` have passed since the last save, at the
+        end of an epoch when a twentieth of them has (a large model takes seconds to save, an epoch on few images
+        less), or after every ``save_every`` iterations.
         """
-        every, minutes = self.settings.save_every, self.settings.save_minutes
-        if (
-            epoch_ended
-            or time.monotonic() - self._saved >= 60 * minutes
-            or (every is not None and iteration % every == 0)
-        ):
+        every, longest = self.settings.save_every, 60 * self.settings.save_minutes
+        passed = time.monotonic() - self._saved
+        if passed >= (longest / 20 if epoch_ended else longest) or (every is not None and iteration % every == 0):
             self.save(make_state())
 
     def save(self, state: dict[str, Any] | None) -> None:

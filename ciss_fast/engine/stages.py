@@ -77,7 +77,7 @@ class StageContext:
 
         Args:
             schedule: of the learning rate; it knows the optimiser and the number of iterations.
-            epoch_length: iterations of an epoch; at the end of each the progress is saved.
+            epoch_length: iterations of an epoch, after which the progress may be saved.
             title: what the user reads beside the number of iterations.
             tensors: what is trained besides the model, such as rotations, by name. Saved with the progress and
                 restored in place.

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,16 @@ import torch
 
 from ciss_fast.engine import loop
 from ciss_fast.engine.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from ciss_fast.engine.config import Config
 from ciss_fast.engine.results import ResultsFolder
-from ciss_fast.engine.resume import progress_path
+from ciss_fast.engine.resume import StepProgress, progress_path
 from ciss_fast.engine.schedule import PolySchedule
 from ciss_fast.engine.seeding import random_state, set_random_state
 from ciss_fast.errors import CheckpointError, ConfigError
 from ciss_fast.methods import METHODS, TRAIN, Stage
 from ciss_fast.methods.fine_tuning import FineTuning
 
-# One step of three epochs with five iterations each, dropout on, saved after iterations 3, 5, 6, 9, 10 and 12.
+# One step of three epochs with five iterations each, dropout on, saved after iterations 3, 6, 9 and 12.
 ONE_STEP = {"method": "ft", "task": "joint", "epochs_base": 3, "save_every": 3, "log_every": 4, "previews": 0}
 
 
@@ -76,9 +78,9 @@ def assert_same_outcome(run: Path, whole: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_interrupted_again_and_again(whole_run, tmp_path, tiny_train, updates_before_interruption, workers):
-    """Before the first save, in the middle of epochs, at their ends, in the last iteration."""
+    """Before the first save, in the middle of epochs, at the end of one, in the last iteration."""
     saved = 0
-    for executed, saved_after in [(2, 0), (4, 3), (2, 5), (4, 9), (1, 10), (4, 12)]:
+    for executed, saved_after in [(2, 0), (5, 3), (4, 6), (3, 9), (5, 12), (2, 12)]:
         updates_before_interruption(executed)
         with pytest.raises(Interrupted):
             tiny_train(tmp_path / "run", **ONE_STEP, workers=workers)
@@ -164,7 +166,7 @@ class Staged(FineTuning):
 def staged_method():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS, "staged", Staged)
-        yield {**ONE_STEP, "method": "staged", "epochs_base": 1, "save_every": None}
+        yield {**ONE_STEP, "method": "staged", "epochs_base": 1, "save_every": 4}
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +186,9 @@ def test_stages_are_recorded_in_order(whole_staged_run):
     assert (whole_staged_run / "memory" / "step_0.txt").read_text().startswith("[")
 
 
-# Updates 0 to 4 train, 5 to 11 fit; the end of a stage is saved, and so is that of the fit's first epoch.
+# Updates 0 to 4 train, 5 to 11 fit; the end of a stage is saved, and the fourth iteration of each loop.
 @pytest.mark.parametrize(("after", "stages", "iteration"), [
-    (0, ["noise"], None), (4, ["noise"], None), (5, ["noise", "train"], None), (10, ["noise", "train"], 4),
+    (0, ["noise"], None), (4, ["noise"], 4), (5, ["noise", "train"], None), (10, ["noise", "train"], 4),
 ])  # fmt: skip
 def test_interrupted_between_stages(
     whole_staged_run, staged_method, tmp_path, tiny_train, updates_before_interruption, after, stages, iteration
@@ -285,6 +287,25 @@ def test_curves_show_every_iteration_once(tmp_path, tiny_train, updates_before_i
     assert [event.value for event in events] == pytest.approx([item["loss"] for item in outcome(run)[0]["loss_log"]])
 
 
+def test_when_it_is_saved(monkeypatch):
+    now, saved = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    settings = Config().with_settings({"save_minutes": 10, "save_every": 100}).run
+    progress = StepProgress(Path("unused"), None, None, settings)
+
+    def save(state):
+        saved.append((now[0], state))
+        progress._saved = now[0]
+
+    monkeypatch.setattr(progress, "save", save)
+    for seconds, iteration, epoch_ended in [
+        (29, 1, True), (30, 2, False), (31, 3, True), (50, 4, True), (630, 5, False), (631, 6, False), (632, 100, False)
+    ]:  # fmt: skip
+        now[0] = seconds
+        progress.save_if_due(iteration, epoch_ended, lambda iteration=iteration: iteration)
+    assert saved == [(31, 3), (631, 6), (632, 100)]
+
+
 def test_random_generators_go_on():
     draws = [random.random, lambda: random.gauss(0, 1), np.random.random, np.random.standard_normal]
     random.gauss(0, 1), np.random.standard_normal()  # each keeps a second number for the next call
@@ -303,3 +324,15 @@ def test_nested_state_comes_back_with_types_and_strides(tmp_path, whole_run):
     assert stored["groups"] == [{"lr": 0.1}] and list(stored["state"]) == [0]
     assert torch.equal(stored["state"][0]["average"], image)
     assert stored["state"][0]["average"].stride() == image.stride()
+
+
+def test_own_progress_goes_before_another_runs_base_step(
+    whole_run, tmp_path, tiny_train, updates_before_interruption
+):
+    run = tmp_path / "run"
+    updates_before_interruption(7)
+    with pytest.raises(Interrupted):
+        tiny_train(run, **ONE_STEP)
+    updates_before_interruption(None)
+    tiny_train(run, **ONE_STEP, base_from=str(whole_run))
+    assert_same_outcome(run, whole_run)
