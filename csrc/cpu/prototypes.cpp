@@ -76,7 +76,8 @@ void run(PrototypesTask task, Real* prototype_prev, Real* prototype_curr, double
   const std::unique_ptr<Real[]> sums(new Real[size_t(count * task.classes * 2 * task.dimension)]);
   parallel_for(count * groups, threads, [&](int64_t item) {
     const int64_t b = item / groups, first_class = item % groups * task.group_classes;
-    const int64_t classes = std::min(task.group_classes, task.classes - first_class), part = b * task.classes + first_class;
+    const int64_t classes = std::min(task.group_classes, task.classes - first_class);
+    const int64_t part = b * task.classes + first_class;
     kernels.block(task, blocks[size_t(b)], first_class, classes, double_precision, thread_workspace(workspace),
                   parts.get() + part, sums.get() + part * 2 * task.dimension);
   });

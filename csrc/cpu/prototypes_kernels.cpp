@@ -65,7 +65,7 @@ struct PrototypesState {
   }
 
   void block(const PositionBlock& b, int64_t first_class, int64_t classes, PrototypePart* parts, Real* out) {
-    const FlushDenormals flush;
+    [[maybe_unused]] const FlushDenormals flush;
     pack(b);
     const int64_t panel_count = (b.count + PANEL - 1) / PANEL;
     for (int64_t g = 0; g < classes; g++) {

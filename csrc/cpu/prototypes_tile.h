@@ -13,8 +13,10 @@ namespace CISS_ISA {
 // Shape of a tile: vectors of positions and, beside them, vectors of the memory. Their products and a row of the
 // panel fill the registers.
 struct TileShape {
-#if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
+#if defined(__AVX512F__)  // 32 registers
   static constexpr int vectors = 2, rows = 12;
+#elif defined(__aarch64__)  // 32, but no operand broadcast from memory
+  static constexpr int vectors = 3, rows = 7;
 #elif defined(__AVX2__)  // 16
   static constexpr int vectors = 2, rows = 6;
 #else  // 16, and products need one of their own where there is no fused multiply-add
