@@ -13,6 +13,7 @@
 #endif
 
 namespace ciss {
+void bind_cayley_rotate(pybind11::module_& module);
 void bind_label_map(pybind11::module_& module);
 void bind_prototypes(pybind11::module_& module);
 void bind_reasoning_loss(pybind11::module_& module);
@@ -51,6 +52,7 @@ PYBIND11_MODULE(_native, module) {
     module.def("compiled_instruction_sets", &compiled_instruction_sets);
     module.def("openmp_threads", &openmp_threads);
     module.def("instruction_set", [] { return ciss::instruction_set().name; });
+    ciss::bind_cayley_rotate(module);
     ciss::bind_label_map(module);
     ciss::bind_prototypes(module);
     ciss::bind_reasoning_loss(module);

@@ -10,6 +10,7 @@ namespace ciss {
 // The kernels that the sources compiled for `isa` bring along. A new op has one line in each half.
 #define CISS_KERNELS_OF(isa)                                  \
   namespace isa {                                             \
+  extern const CayleyKernels cayley_kernels;                  \
   extern const LabelMapKernels label_map_kernels;             \
   extern const PrototypesKernels prototypes_kernels;          \
   extern const ReasoningKernels reasoning_kernels;            \
@@ -18,6 +19,7 @@ namespace ciss {
   static InstructionSet instruction_set() {                   \
     InstructionSet set;                                       \
     set.name = #isa;                                          \
+    set.cayley = &cayley_kernels;                             \
     set.label_map = &label_map_kernels;                       \
     set.prototypes = &prototypes_kernels;                     \
     set.reasoning = &reasoning_kernels;                       \

@@ -1,6 +1,7 @@
 // Which instruction set's kernels run on this processor.
 #pragma once
 
+#include "cayley_task.h"
 #include "label_map_task.h"
 #include "prototypes_task.h"
 #include "reasoning_task.h"
@@ -11,6 +12,7 @@ namespace ciss {
 
 struct InstructionSet {
   const char* name = nullptr;
+  const CayleyKernels* cayley = nullptr;
   const LabelMapKernels* label_map = nullptr;
   const PrototypesKernels* prototypes = nullptr;
   const ReasoningKernels* reasoning = nullptr;

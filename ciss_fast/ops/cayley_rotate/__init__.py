@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import backends
+from ... import backends, native
+from . import operator  # noqa: F401  (registers the operators)
 from .checks import check_tensors, check_types
 from .reference import cayley_rotate_reference
 
 __all__ = ["cayley_rotate"]
 
-backends.register("cayley_rotate", reference=None)
+backends.register("cayley_rotate", reference=None, cpu=native.unavailable_reason)
 
-DIRECT = -1
+SOLVED_DIRECTLY = -1
 
 
 def cayley_rotate(
@@ -47,7 +48,10 @@ def cayley_rotate(
     """
     check_types(params, vectors)
     check_tensors(params, vectors)
-    backends.choose("cayley_rotate", backend, vectors.device)
-    rotated = cayley_rotate_reference(params, vectors)
-    iterations = torch.full(params.shape[:1], DIRECT, dtype=torch.int32, device=params.device)
+    if backends.choose("cayley_rotate", backend, vectors.device) == "reference":
+        rotated = cayley_rotate_reference(params, vectors)
+        iterations = torch.full(params.shape[:1], SOLVED_DIRECTLY, dtype=torch.int32, device=params.device)
+    else:
+        need_gradient = torch.is_grad_enabled() and (params.requires_grad or vectors.requires_grad)
+        rotated, _, iterations = torch.ops.ciss_fast.cayley_rotate(params, vectors, need_gradient)
     return (rotated, iterations) if return_iterations else rotated

@@ -35,3 +35,16 @@ def check_tensors(params: Tensor, vectors: Tensor) -> None:
         )
     if params.device != vectors.device:
         raise ValueError(f"params: expected device {vectors.device} like the vectors, got {params.device}")
+
+
+def check_gradient_tensors(solutions: Tensor, iterations: Tensor, upstream: Tensor) -> None:
+    """Raise TypeError or ValueError unless what the forward pass left behind fits the incoming gradient."""
+    if solutions.dtype not in PARAMS_TYPES or iterations.dtype != torch.int32:
+        raise TypeError(
+            f"solutions, iterations: expected float32 or float64, and int32, got {solutions.dtype}, {iterations.dtype}"
+        )
+    if solutions.shape != upstream.shape or iterations.shape != upstream.shape[:1]:
+        raise ValueError(
+            f"solutions, iterations: expected shapes {list(upstream.shape)}, {list(upstream.shape[:1])}, "
+            f"got {list(solutions.shape)}, {list(iterations.shape)}"
+        )

@@ -32,6 +32,7 @@ def rotate(upper: Tensor, x: Tensor) -> Tensor:
     """R x for one vector [D] or the rows of [S, D], without R: with (I + S) y = x it is 2 y - x."""
     dimension = x.shape[-1]
     matrix = torch.eye(dimension, dtype=x.dtype, device=x.device) + skew_matrix(upper, dimension)
-    # I + S is never singular (its eigenvalues are 1 +- i sigma): no error check, NaN and infinity come out as NaN.
+    # I + S is never singular (its eigenvalues are 1 +- i sigma): no error check.
     y, _ = torch.linalg.solve_ex(matrix, x.reshape(-1, dimension).T)
-    return 2 * y.T.reshape(x.shape) - x
+    poison = (0 * upper).sum() + (0 * x).sum(dim=-1, keepdim=True)  # NaN where something is not finite
+    return 2 * y.T.reshape(x.shape) - x + poison

@@ -27,6 +27,8 @@ def golden(shared_file):
 
 
 PRECISIONS = [
+    pytest.param("cpu", torch.float64, 1e-12, id="cpu-float64"),
+    pytest.param("cpu", torch.float32, 1e-5, id="cpu-float32"),
     pytest.param("reference", torch.float64, 1e-12, id="reference-float64"),
     pytest.param("reference", torch.float32, 1e-5, id="reference-float32"),
 ]

@@ -1,0 +1,154 @@
+"""``ciss_fast::cayley_rotate`` as a PyTorch operator: schema, CPU kernel, fake kernel, autograd, autocast.
+
+With (I + S) x = b the result is 2 x - b; the backward pass solves the transposed system, (I - S) z = adjoint, the same
+way: the gradient on b is 2 z - adjoint, that on the parameters comes from x and z.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ... import native
+from .checks import check_gradient_tensors, check_tensors
+
+library = torch.library.Library("ciss_fast", "FRAGMENT")
+library.define(
+    "cayley_rotate(Tensor params, Tensor vectors, bool need_gradient) "
+    "-> (Tensor rotated, Tensor solutions, Tensor iterations)"
+)
+library.define(
+    "cayley_rotate_backward(Tensor params, Tensor solutions, Tensor iterations, Tensor upstream, bool need_params) "
+    "-> (Tensor grad_params, Tensor grad_vectors)"
+)
+
+
+def _arithmetic_type(params: Tensor, vectors: Tensor) -> torch.dtype:
+    return torch.float64 if torch.float64 in (params.dtype, vectors.dtype) else torch.float32
+
+
+def _dense(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype).contiguous()
+
+
+def _solve(
+    params: Tensor,
+    right_sides: Tensor,
+    sign: int,
+    iterations: Tensor,
+    rotated: Tensor,
+    solutions: Tensor | None = None,
+    forward_solutions: Tensor | None = None,
+    grad_params: Tensor | None = None,
+) -> None:
+    """Everything dense and of one type; the last four arguments but `forward_solutions` are written."""
+    if native.library is None:
+        raise RuntimeError(f"ciss_fast::cayley_rotate needs the native library: {native.unavailable_reason}")
+    classes, dimension = right_sides.shape[0], right_sides.shape[-1]
+    item, error, accepted = native.library.cayley_rotate(
+        params=params.data_ptr(),
+        right_sides=right_sides.data_ptr(),
+        sign=sign,
+        rotated=rotated.data_ptr(),
+        solutions=0 if solutions is None else solutions.data_ptr(),
+        forward_solutions=0 if forward_solutions is None else forward_solutions.data_ptr(),
+        grad_params=0 if grad_params is None else grad_params.data_ptr(),
+        iterations=iterations.data_ptr(),
+        classes=classes,
+        vectors=1 if right_sides.dim() == 2 else right_sides.shape[1],
+        dimension=dimension,
+        double_precision=right_sides.dtype == torch.float64,
+        threads=torch.get_num_threads(),
+    )
+    if item >= 0:
+        norm = float(params[item].double().norm()) / 2**0.5
+        raise ValueError(
+            f"params: expected rotations that can be solved within {accepted:.0e}, got class {item} with an error of "
+            f"{error:.0e} (Frobenius norm of S: {norm:.1e})"
+        )
+
+
+def _cayley_rotate_cpu(params: Tensor, vectors: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+    check_tensors(params, vectors)
+    dtype = _arithmetic_type(params, vectors)
+    right_sides = _dense(vectors, dtype)
+    rotated = torch.empty_like(right_sides)
+    solutions = torch.empty_like(right_sides) if need_gradient else right_sides.new_empty(0)
+    iterations = torch.zeros(params.shape[0], dtype=torch.int32)
+    _solve(_dense(params, dtype), right_sides, 1, iterations, rotated, solutions if need_gradient else None)
+    return rotated.to(vectors.dtype), solutions, iterations
+
+
+def _cayley_rotate_fake(params: Tensor, vectors: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = _arithmetic_type(params, vectors)
+    return (
+        vectors.new_empty(vectors.shape),
+        vectors.new_empty(vectors.shape if need_gradient else (0,), dtype=dtype),
+        vectors.new_empty(params.shape[0], dtype=torch.int32),
+    )
+
+
+def _cayley_rotate_backward_cpu(
+    params: Tensor, solutions: Tensor, iterations: Tensor, upstream: Tensor, need_params: bool
+) -> tuple[Tensor, Tensor]:
+    check_tensors(params, upstream)
+    check_gradient_tensors(solutions, iterations, upstream)
+    dtype = solutions.dtype
+    right_sides = _dense(upstream, dtype)
+    grad_vectors = torch.empty_like(right_sides)
+    dense_params = _dense(params, dtype)
+    grad_params = torch.empty_like(dense_params) if need_params else None
+    _solve(
+        dense_params,
+        right_sides,
+        -1,
+        iterations.clone(),  # says which classes are solved directly; counts of the backward pass are not kept
+        grad_vectors,
+        forward_solutions=solutions.contiguous() if need_params else None,
+        grad_params=grad_params,
+    )
+    grad_params = params.new_empty(0) if grad_params is None else grad_params.to(params.dtype)
+    return grad_params, grad_vectors.to(upstream.dtype)
+
+
+def _cayley_rotate_backward_fake(
+    params: Tensor, solutions: Tensor, iterations: Tensor, upstream: Tensor, need_params: bool
+) -> tuple[Tensor, Tensor]:
+    return params.new_empty(params.shape if need_params else (0,)), upstream.new_empty(upstream.shape)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    params, _, ctx.has_solutions = inputs
+    _, solutions, iterations = output
+    ctx.mark_non_differentiable(solutions, iterations)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(params, solutions, iterations)
+
+
+def _backward(ctx, upstream: Tensor | None, *unused: Tensor | None):
+    if upstream is None:
+        return None, None, None
+    if not ctx.has_solutions:
+        raise RuntimeError("cayley_rotate: the gradient was not asked for when the vectors were rotated")
+    params, solutions, iterations = ctx.saved_tensors
+    need_params, need_vectors = ctx.needs_input_grad[:2]
+    grad_params, grad_vectors = torch.ops.ciss_fast.cayley_rotate_backward(
+        params, solutions, iterations, upstream, need_params
+    )
+    return grad_params if need_params else None, grad_vectors if need_vectors else None, None
+
+
+def _no_double_backward(ctx, *upstream: Tensor):
+    raise RuntimeError("cayley_rotate: expected a single backward pass, got a second derivative (not supported)")
+
+
+library.impl("cayley_rotate", _cayley_rotate_cpu, "CPU")
+torch.library.register_fake("ciss_fast::cayley_rotate", _cayley_rotate_fake, lib=library)
+torch.library.register_autograd("ciss_fast::cayley_rotate", _backward, setup_context=_setup_context, lib=library)
+library.impl("cayley_rotate_backward", _cayley_rotate_backward_cpu, "CPU")
+torch.library.register_fake("ciss_fast::cayley_rotate_backward", _cayley_rotate_backward_fake, lib=library)
+torch.library.register_autograd("ciss_fast::cayley_rotate_backward", _no_double_backward, lib=library)
+# Under autocast the operators take every dtype as it comes and compute in float32 at least.
+for _key in ("AutocastCPU", "AutocastCUDA"):
+    library.impl("cayley_rotate", torch.library.fallthrough_kernel, _key)
+    library.impl("cayley_rotate_backward", torch.library.fallthrough_kernel, _key)

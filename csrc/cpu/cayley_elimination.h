@@ -1,0 +1,157 @@
+// A class of `cayley_rotate` solved directly; compiled once per instruction set (see simd.h).
+#pragma once
+
+#include "cayley_class.h"
+#include "skew_krylov.h"
+#include "unpivoted_lu.h"
+
+namespace ciss {
+namespace CISS_ISA {
+
+// One right side: factors in single or double precision, and corrections by the residual in double precision.
+template <class Real, class Factor>
+class SingleElimination {
+ public:
+  SingleElimination(const CayleyTask& task, int64_t item, Scratch& scratch)
+      : one(task, item), lu(task.dimension, scratch), correction(scratch.take<Factor>(lu.order)) {
+    b = scratch.take<double>(lu.order);
+    x = scratch.take<double>(lu.order);
+    residual = scratch.take<double>(lu.order);
+    result = scratch.take<Real>(lu.order + CayleyClass<Real>::L);
+    forward = scratch.take<Real>(lu.order + CayleyClass<Real>::L);
+    row = scratch.take<Real>(CayleyClass<Real>::row_buffer_size(task.dimension));
+  }
+
+  // The error, relative to the right side's norm.
+  double run() {
+    const Norm norm(one.right_sides, one.dimension);
+    if (!norm.finite()) return one.write_not_a_number();
+    for (int64_t i = 0; i < lu.order; i++) {
+      b[i] = residual[i] = i < one.dimension ? norm.unit(one.right_sides[i]) : 0;
+      x[i] = 0;
+    }
+    // X A = B is solved for rows, so A is the transpose.
+    one.triangle.write_shifted(Factor(-0.5 * one.sign), lu.matrix, lu.order);
+    lu.factorise();
+    double error = 1, before;
+    do {
+      before = error;
+      for (int64_t i = 0; i < lu.order; i++) correction[i] = Factor(residual[i]);
+      lu.solve_rows({correction, lu.order}, 1);
+      for (int64_t i = 0; i < one.dimension; i++) x[i] += correction[i];
+      error = one.triangle.residual(0.5 * one.sign, b, x, residual);
+    } while (error > Accuracy<Real>::wanted && error < 0.1 * before);
+    for (int64_t i = 0; i < lu.order; i++) result[i] = i < one.dimension ? Real(norm.scaled(x[i])) : Real(0);
+    one.write(0, result);
+    if (one.grad_params) {
+      for (int64_t i = 0; i < lu.order; i++) forward[i] = i < one.dimension ? one.forward_solutions[i] : Real(0);
+      one.write_gradient(forward, result, row);
+    }
+    return error;
+  }
+
+ private:
+  const CayleyClass<Real> one;
+  UnpivotedLu<Factor> lu;
+  Factor* correction;
+  double *b, *x, *residual;
+  Real *result, *forward, *row;
+};
+
+// Many right sides: factors in double precision. Where there are as many right sides as dimensions, the identity's rows
+// are solved for and the right sides multiplied by the result.
+template <class Real>
+class ManyElimination {
+ public:
+  ManyElimination(const CayleyTask& task, int64_t item, Scratch& scratch)
+      : one(task, item),
+        through_identity(task.vectors >= task.dimension),
+        rows(through_identity ? task.dimension : task.vectors),
+        lu(task.dimension, scratch),
+        solved{scratch.take<double>((through_identity ? lu.order : rows) * lu.matrix.stride), lu.matrix.stride},
+        chunk{scratch.take<Real>(CHUNK * lu.order), lu.order} {
+    b_sum = scratch.take<double>(lu.order);
+    x_sum = scratch.take<double>(lu.order);
+    residual = scratch.take<double>(lu.order);
+    if (through_identity) inverse = {scratch.take<Real>(rows * lu.matrix.stride), lu.matrix.stride};
+    if (task.grad_params) gradient = {scratch.take<Real>(lu.order * lu.matrix.stride), lu.matrix.stride};
+  }
+
+  double run() {
+    one.triangle.write_shifted(-0.5 * one.sign, lu.matrix, lu.order);
+    lu.factorise();
+    const double error = solve();
+    for (int64_t i = 0; one.grad_params && i < one.dimension; i++)
+      for (int64_t j = 0; j < lu.order; j++) gradient.part(i, j).data[0] = 0;
+    for (int64_t first = 0; first < one.vectors; first += CHUNK) {
+      const int64_t count = one.vectors - first < CHUNK ? one.vectors - first : CHUNK;
+      if (through_identity)
+        matrix_product<false, Real>({one.right_sides + first * one.dimension, one.dimension, 1},
+                                    {inverse.data, inverse.stride}, chunk, count, one.dimension, lu.order);
+      else
+        for (int64_t v = 0; v < count; v++) copy_row(solved.part(first + v, 0).data, chunk.part(v, 0).data);
+      for (int64_t v = 0; v < count; v++) one.write(first + v, chunk.part(v, 0).data);
+      if (one.grad_params)
+        matrix_product<true, Real>({one.forward_solutions + first * one.dimension, 1, one.dimension},
+                                   {chunk.data, chunk.stride}, gradient, one.dimension, count, lu.order);
+    }
+    if (one.grad_params) one.write_gradient(gradient);
+    return error;
+  }
+
+ private:
+  static constexpr int64_t CHUNK = 64;
+
+  const CayleyClass<Real> one;
+  const bool through_identity;
+  const int64_t rows;
+  UnpivotedLu<double> lu;
+  const Matrix<double> solved;  // [rows, order]: right sides, then solutions
+  const Matrix<Real> chunk;     // [CHUNK, order]: solutions for some of the right sides
+  double *b_sum, *x_sum, *residual;
+  Matrix<Real> inverse{}, gradient{};
+
+  // Solves for all rows. The error is that of their sum with signs, which no single wrong row leaves right.
+  double solve() {
+    for (int64_t i = 0; i < lu.order; i++) b_sum[i] = x_sum[i] = 0;
+    double squares = 0;
+    if (through_identity) {
+      lu.invert(solved);
+      for (int64_t v = 0; v < rows; v++) b_sum[v] = sign_of(v);
+      squares = double(rows);
+    } else {
+      for (int64_t v = 0; v < rows; v++) {
+        double* b = solved.part(v, 0).data;
+        for (int64_t i = 0; i < lu.order; i++) b[i] = i < one.dimension ? double(one.right_sides[v * one.dimension + i]) : 0;
+        squares += add(b, v, b_sum);
+      }
+      lu.solve_rows(solved, rows);
+    }
+    for (int64_t v = 0; v < rows; v++) {
+      add(solved.part(v, 0).data, v, x_sum);
+      if (through_identity) copy_row(solved.part(v, 0).data, inverse.part(v, 0).data);
+    }
+    const double error = one.triangle.residual(0.5 * one.sign, b_sum, x_sum, residual);
+    return squares > 0 ? error / __builtin_sqrt(squares) : 0;
+  }
+
+  static double sign_of(int64_t v) { return uint32_t(v) * 2654435769u >> 31 ? -1 : 1; }
+
+  // Adds a row, or its negative, unless it is not finite; returns its squared norm.
+  double add(const double* row, int64_t v, double* sum) const {
+    constexpr int L = Simd<double>::lanes;
+    Double square_sums{};
+    for (int64_t i = 0; i < lu.order; i += L) square_sums += load(row + i) * load(row + i);
+    const double squares = sum_of_lanes(square_sums);
+    if (squares - squares != 0) return 0;
+    for (int64_t i = 0; i < lu.order; i++) sum[i] += sign_of(v) * row[i];
+    return squares;
+  }
+
+  void copy_row(const double* row, Real* out) const {
+    for (int64_t i = 0; i < lu.order; i++) out[i] = Real(row[i]);
+  }
+};
+
+}  // namespace CISS_ISA
+}  // namespace ciss

@@ -1,0 +1,103 @@
+// The kernels of `cayley_rotate`; compiled once per instruction set (see simd.h).
+#include "cayley_elimination.h"
+#include "skew_krylov.h"
+
+namespace ciss {
+namespace CISS_ISA {
+
+// A class with one right side, solved by products.
+template <class Real>
+class Iteration {
+ public:
+  Iteration(const CayleyTask& task, int64_t item, Scratch& scratch)
+      : one(task, item), twice_skew(task.dimension, scratch), krylov(twice_skew, task.dimension, task.sign, scratch) {
+    b = scratch.take<Real>(SkewTiles<Real>::padded(task.dimension));
+    x = scratch.take<Real>(SkewTiles<Real>::padded(task.dimension) + SkewTiles<Real>::L);
+    forward = scratch.take<Real>(SkewTiles<Real>::padded(task.dimension) + SkewTiles<Real>::L);
+    row = scratch.take<Real>(CayleyClass<Real>::row_buffer_size(task.dimension));
+  }
+
+  int run() {
+    const int64_t size = SkewTiles<Real>::padded(one.dimension);
+    const Norm norm(one.right_sides, one.dimension);
+    if (!norm.finite()) return -1;
+    for (int64_t i = 0; i < size; i++) b[i] = i < one.dimension ? Real(norm.unit(one.right_sides[i])) : Real(0);
+    twice_skew.pack(one.triangle.entries);
+    const int products = krylov.solve(b, x);
+    if (products < 0) return -1;
+    for (int64_t i = 0; i < size; i++) x[i] = Real(norm.scaled(x[i]));
+    one.write(0, x);
+    if (one.grad_params) {
+      for (int64_t i = 0; i < size; i++) forward[i] = i < one.dimension ? one.forward_solutions[i] : Real(0);
+      one.write_gradient(forward, x, row);
+    }
+    return products;
+  }
+
+ private:
+  const CayleyClass<Real> one;
+  SkewTiles<Real> twice_skew;
+  SkewKrylov<Real> krylov;
+  Real *b, *x, *forward, *row;
+};
+
+template <class Work>
+static size_t bytes_of(const CayleyTask& task) {
+  Scratch scratch{nullptr};
+  Work(task, 0, scratch);
+  return scratch.used;
+}
+
+template <class Real>
+static size_t workspace_of(const CayleyTask& task) {
+  if (task.vectors != 1) return bytes_of<ManyElimination<Real>>(task);
+  const size_t direct = bytes_of<SingleElimination<Real, double>>(task), iterative = bytes_of<Iteration<Real>>(task);
+  return direct > iterative ? direct : iterative;
+}
+
+template <class Real>
+static int iterate_in(const CayleyTask& task, int64_t item, void* workspace) {
+  Scratch scratch{static_cast<char*>(workspace)};
+  return Iteration<Real>(task, item, scratch).run();
+}
+
+template <class Work>
+static double run(const CayleyTask& task, int64_t item, void* workspace) {
+  Scratch scratch{static_cast<char*>(workspace)};
+  return Work(task, item, scratch).run();
+}
+
+template <class Real>
+static double eliminate_in(const CayleyTask& task, int64_t item, void* workspace) {
+  const CayleyClass<Real> one(task, item);
+  if (!one.triangle.finite()) return one.write_not_a_number();
+  if (task.vectors != 1) return run<ManyElimination<Real>>(task, item, workspace);
+  // Factors of the arithmetic's own precision suffice unless S is very large.
+  const double error = run<SingleElimination<Real, Real>>(task, item, workspace);
+  if (error <= Accuracy<Real>::accepted || sizeof(Real) == 8) return error;
+  return run<SingleElimination<Real, double>>(task, item, workspace);
+}
+
+static size_t workspace_bytes(const CayleyTask& task, bool double_precision) {
+  return double_precision ? workspace_of<double>(task) : workspace_of<float>(task);
+}
+
+static int iterate(const CayleyTask& task, int64_t item, bool double_precision, void* workspace) {
+  [[maybe_unused]] const FlushDenormals flush;
+  return double_precision ? iterate_in<double>(task, item, workspace) : iterate_in<float>(task, item, workspace);
+}
+
+static double eliminate(const CayleyTask& task, int64_t item, bool double_precision, void* workspace) {
+  [[maybe_unused]] const FlushDenormals flush;
+  return double_precision ? eliminate_in<double>(task, item, workspace) : eliminate_in<float>(task, item, workspace);
+}
+
+static double accepted_error(bool double_precision) {
+  return double_precision ? Accuracy<double>::accepted : Accuracy<float>::accepted;
+}
+
+extern const CayleyKernels cayley_kernels;
+const CayleyKernels cayley_kernels = {workspace_bytes, iterate, eliminate, accepted_error};
+
+}  // namespace CISS_ISA
+}  // namespace ciss
