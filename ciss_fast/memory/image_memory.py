@@ -136,15 +136,3 @@ def replayed_images(memory: ImageMemory, image_ids: Sequence[str]) -> np.ndarray
     if unknown:
         raise DataError(f"image memory of step {memory.step}: expected ids of the data set, got {unknown[0]!r}")
     return np.array(sorted(index_of[image.image_id] for image in memory.images), dtype=np.int64)
-
-
-def training_images_with_memory(
-    step_images: np.ndarray, memory: ImageMemory, image_ids: Sequence[str]
-) -> np.ndarray:
-    """Indices (int64) of a step's training images, then those of the memory that are not among them.
-
-    ``step_images``: see `ciss_fast.data.select_images`. Raises as `replayed_images`.
-    """
-    step_images = np.asarray(step_images, dtype=np.int64)
-    replayed = replayed_images(memory, image_ids)
-    return np.concatenate([step_images, replayed[~np.isin(replayed, step_images)]])

@@ -1,4 +1,4 @@
-"""Which images the memory of DKD-M holds, and which training set of a step results."""
+"""Which images the memory of DKD-M holds, and what they show at the step that replays them."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from ciss_fast.memory.image_memory import (
     MemoryImage,
     gather_candidates,
     published_memory_size,
+    replayed_images,
     select_memory,
-    training_images_with_memory,
 )
 
 
@@ -171,42 +171,37 @@ def test_candidates_are_the_step_before_and_the_memory_carried():
 
 
 @pytest.mark.parametrize("setting", ["overlapped", "disjoint"])
-def test_memory_images_join_the_step_and_show_its_classes_only(setting, shapes, task):
-    """Both settings: an image counts once, and no label of an old class comes back with it."""
+def test_no_label_of_an_old_class_comes_back(setting, shapes, task):
+    """In both settings an image of the memory shows the classes of the step that replays it, if any."""
     carried = ()
     for step in (1, 2):
         memory, _ = step_memory(shapes, task, step, setting, 10, carried)
         carried = memory.images
         step_images = select_images(class_presence(shapes), task, step, setting)
-        indices = training_images_with_memory(step_images, memory, shapes.ids)
-        replayed = {shapes.ids.index(image.image_id) for image in memory.images}
-        assert indices.dtype == np.int64
-        assert np.array_equal(indices[: len(step_images)], step_images)
-        assert set(indices) == set(step_images) | replayed
-        assert len(set(indices)) == len(indices)
-        added = indices[len(step_images) :]
-        assert len(added) > 0 and np.array_equal(added, np.sort(added))
+        replayed = replayed_images(memory, shapes.ids)
+        assert replayed.dtype == np.int64 and np.array_equal(replayed, np.unique(replayed))
+        assert [shapes.ids[i] for i in replayed] == sorted(image.image_id for image in memory.images)
 
-        training = TrainingSet(shapes, indices, training_label_table(task, step), None)
+        training = TrainingSet(shapes, replayed, training_label_table(task, step), None)
+        present = {int(i): set(training[n][1].unique().tolist()) for n, i in enumerate(replayed)}
         new = {int(task.channel_of_class[class_id]) for class_id in task.steps[step]}
-        present = [set(training[i][1].unique().tolist()) for i in range(len(training))]
-        assert set().union(*present) <= {0, 255} | new
-        # What shows a class of the step belongs to the step already, so the label of the rest is empty.
+        assert set().union(*present.values()) <= {0, 255} | new
+        extra = set(present) - set(step_images.tolist())
+        assert extra
+        # Overlapped, what shows a class of the step is among its images already: the label of the rest is empty.
         if setting == "overlapped":
-            assert all(labels <= {0, 255} for labels in present[len(step_images) :])
+            assert all(present[index] <= {0, 255} for index in extra)
 
 
-def test_a_full_overlap_adds_nothing():
-    memory = ImageMemory(1, 2, "shapes", "", (MemoryImage("b", (1,), 0, 1),))
-    assert training_images_with_memory(np.array([1, 0]), memory, ["a", "b"]).tolist() == [1, 0]
-    nothing = ImageMemory(1, 2, "shapes", "", ())
-    assert training_images_with_memory(np.array([1]), nothing, ["a", "b"]).tolist() == [1]
+def test_an_empty_memory_replays_nothing():
+    nothing = replayed_images(ImageMemory(1, 2, "shapes", "", ()), ["a", "b"])
+    assert nothing.dtype == np.int64 and nothing.shape == (0,)
 
 
 def test_an_image_that_is_not_there():
     memory = ImageMemory(2, 2, "shapes", "", (MemoryImage("z", (1,), 0, 1),))
     with pytest.raises(DataError, match="^image memory of step 2: expected ids of the data set, got 'z'$"):
-        training_images_with_memory(np.array([0]), memory, ["a", "b"])
+        replayed_images(memory, ["a", "b"])
 
 
 def test_published_sizes():
