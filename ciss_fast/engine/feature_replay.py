@@ -74,8 +74,8 @@ def extract_features(context: StageContext) -> None:
         done=extraction.num_found,
     )
     with closing(found):
-        for _ in found:
-            context.progress.save_if_due(extraction.num_found, False, extraction.state_dict)
+        for count, _ in enumerate(found, extraction.num_found + 1):
+            context.progress.save_if_due(count, False, extraction.state_dict)
     extracted = extraction.result()
     for note in extracted.notes:
         context.reporter.message(f"step {step}: {note}")
