@@ -95,7 +95,12 @@ def rotation_loss(
     Returns the loss and its detached terms "fid" and "reg".
     """
     offset = current.mean(dim=0)
-    rotated = ciss_fast.cayley_rotate(params, previous - previous.mean(dim=0))
+    vectors = previous - previous.mean(dim=0)
+    if vectors.dim() == 2:
+        rotated = ciss_fast.cayley_rotate(params, vectors)
+    else:  # a vector a class is solved iteratively, which for a few groups is quicker than all of them at once
+        groups = vectors.unbind(dim=1)
+        rotated = torch.stack([ciss_fast.cayley_rotate(params, group.contiguous()) for group in groups], dim=1)
     fidelity = (1 - functional.cosine_similarity(rotated, current - offset, dim=-1)).mean()
     logits = functional.linear(rotated + offset, weight, bias)
     classes = torch.arange(len(logits), device=logits.device).view(-1, *[1] * (logits.dim() - 2))
