@@ -11,7 +11,7 @@ _ops: dict[str, dict[str, str | None]] = {}
 
 
 def register(op: str, **unavailable_reasons: str | None) -> None:
-    """Say which backends ``op`` has: ``register("predict", reference=None, cpu=native.unavailable_reason)``.
+    """Say which backends ``op`` has: ``register("predict", reference=None, cpu=native.reason_without("predict"))``.
 
     Each keyword is a backend; its value is None if it can run in this installation, else the reason in one
     line. Raises ValueError if the op is registered already.

@@ -23,7 +23,7 @@ def initial_rotations(num_classes: int, dimension: int, generator: torch.Generat
     """Starting parameters [K, D(D-1)/2], uniform in +-1/sqrt(D(D-1)/2): rotations close to the identity.
 
     The entries above the diagonal of a D x D matrix U, row by row; S = (U - U^T)/2 as in the paper's code (the
-    paper writes S = U - U^T), R = (I - S)(I + S)^-1.
+    paper writes S = U - U^T), R = (I - S)(I + S)^-1. Raises ValueError for a dimension below 2.
     """
     count = dimension * (dimension - 1) // 2
     if count < 1:

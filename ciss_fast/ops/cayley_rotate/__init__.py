@@ -12,7 +12,7 @@ from .reference import cayley_rotate_reference
 
 __all__ = ["cayley_rotate"]
 
-backends.register("cayley_rotate", reference=None, cpu=native.unavailable_reason)
+backends.register("cayley_rotate", reference=None, cpu=native.reason_without("cayley_rotate"))
 
 SOLVED_DIRECTLY = -1
 
@@ -38,12 +38,15 @@ def cayley_rotate(
         R_c x for every class and vector: the shape and type of ``vectors``, differentiable in both arguments.
         Arithmetic is float32, float64 where an argument is (the reference: always float64); bfloat16 and float16
         vectors are read as they are and the result is rounded to their type once. A NaN or an infinity in a class's
-        parameters or vectors gives NaN in that class. With ``return_iterations`` also int32 [K]: the products with S
-        that the iterative solution took, or -1 where the class was solved directly (by elimination).
+        parameters gives NaN in that class, one in a vector in that vector. With ``return_iterations`` also int32 [K]:
+        the products with S that the iterative solution took, or -1 where the class was solved directly (by
+        elimination).
 
     Raises:
         TypeError: an argument of another kind or a dtype that is not supported.
-        ValueError: shapes or devices that do not fit; the message says what was expected and what came.
+        ValueError: shapes or devices that do not fit; the message says what was expected and what came. Also, from
+            the kernel and its backward pass, parameters so large (||S||_2 beyond 1e8 or so) that its arithmetic cannot
+            solve for a class, which is named with the error reached.
         RuntimeError: ``backend`` names one that cannot run here (see ``python -m ciss_fast.info``).
     """
     check_types(params, vectors)

@@ -42,10 +42,9 @@ def _solve(
     grad_params: Tensor | None = None,
 ) -> None:
     """Everything dense and of one type; the last four arguments but `forward_solutions` are written."""
-    if native.library is None:
-        raise RuntimeError(f"ciss_fast::cayley_rotate needs the native library: {native.unavailable_reason}")
+    kernel = native.function("cayley_rotate")
     classes, dimension = right_sides.shape[0], right_sides.shape[-1]
-    item, error, accepted = native.library.cayley_rotate(
+    item, error, accepted = kernel(
         params=params.data_ptr(),
         right_sides=right_sides.data_ptr(),
         sign=sign,

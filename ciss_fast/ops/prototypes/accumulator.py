@@ -22,6 +22,8 @@ class PrototypeAccumulator:
         memory: [K, S, D], as in `prototypes`; it is not copied and must not change between the batches.
         temperature: as in `prototypes`.
         backend: as in `prototypes`.
+
+    Raises TypeError and ValueError, as `prototypes` does, for a memory or a temperature that does not fit.
     """
 
     def __init__(self, memory: Tensor, temperature: float = 10.0, *, backend: str | None = None) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -108,8 +111,28 @@ def test_kernel_on_another_device(needs_kernel) -> None:
         ciss_fast.cayley_rotate(PARAMS.to("meta"), VECTORS.to("meta"), backend="cpu")
 
 
-def test_operator_without_the_library(monkeypatch) -> None:
-    monkeypatch.setattr(native, "library", None)
-    monkeypatch.setattr(native, "unavailable_reason", "not built")
-    with pytest.raises(RuntimeError, match="needs the native library: not built"):
+@pytest.mark.parametrize(
+    ("library", "reason"),
+    [(None, "not built"), (object(), "the native library has no cayley_rotate: it was built from older sources")],
+)
+def test_operator_without_the_kernel(monkeypatch, library, reason) -> None:
+    monkeypatch.setattr(native, "library", library)
+    monkeypatch.setattr(native, "unavailable_reason", None if library else reason)
+    with pytest.raises(RuntimeError, match=f"^ciss_fast::cayley_rotate needs the native library: {reason}$"):
         torch.ops.ciss_fast.cayley_rotate(PARAMS, VECTORS, False)
+
+
+OLDER_LIBRARY = """
+import sys, types
+sys.modules["ciss_fast._native"] = types.ModuleType("ciss_fast._native")
+import torch, ciss_fast
+from ciss_fast import backends
+assert torch.equal(ciss_fast.cayley_rotate(torch.zeros(2, 10), torch.ones(2, 5)), torch.ones(2, 5))
+print(backends.table()["cayley_rotate"]["cpu"])
+"""
+
+
+def test_the_definition_serves_where_the_library_is_older(repository) -> None:
+    process = subprocess.run([sys.executable, "-c", OLDER_LIBRARY], cwd=repository, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == "the native library has no cayley_rotate: it was built from older sources"
