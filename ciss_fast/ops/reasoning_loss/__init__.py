@@ -48,9 +48,9 @@ def reasoning_loss(
         The total (a scalar with gradient on ``feature`` and ``weight``; float32, or float64 for float64 features),
         and a dict of detached scalars: the unweighted value of every term whose weight is not 0, by name. Without a
         pixel (B, h or w = 0) values and gradients are 0. Where a score is NaN or infinite, as it is wherever a feature
-        or a weight is, the total is NaN, and so are the gradients. A weight that is exactly 0 gets the mean of the
-        gradients from its two sides. The gradients may share memory with the graph: a hook that changes one in place
-        rules out a second backward pass through the same graph.
+        is or the part of a weight that a term reads, the total and the gradients are NaN. A weight that is exactly 0
+        gets the mean of the gradients from its two sides. The gradients may share memory with the graph: a hook that
+        changes one in place rules out a second backward pass through the same graph.
 
     Raises:
         TypeError: an argument of another kind or a dtype that is not supported.

@@ -5,6 +5,8 @@ The matrix products are torch's, what is done per score is the native library's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,7 @@ _SCHEMA = (
     "bool need_feature_gradient, bool need_weight_gradient) "
     "-> (Tensor total, Tensor values, Tensor feature_gradient, Tensor weight_gradient)"
 )
+
 
 def _parts(weight: Tensor, active: list[str], dtype: torch.dtype) -> Tensor:
     """The parts of the classifiers' weights that the terms ask for, one below the other: [terms * C, D]."""
@@ -56,21 +59,52 @@ def _reasoning_loss_cpu(
     check_options(options)
     active = list(options.active_weights())
     dtype = result_type(feature)
-    batch, _, height, width = feature.shape
-    pixels = batch * height * width
+    pixels = feature.shape[0] * feature.shape[2] * feature.shape[3]
     parts, parts_old = _parts(weight, active, dtype), _parts(weight_old, active, dtype)
-
-    # [B, D, h * w]: views for all but rare layouts
-    maps, maps_old = feature.detach().flatten(2), feature_old.detach().flatten(2)
     feature_gradient = empty_gradient(feature, need_feature_gradient)
-    gradient_maps = feature_gradient.flatten(2) if need_feature_gradient else None
     part_gradients = torch.zeros_like(parts) if need_weight_gradient else None
+    sums = _run(
+        *(feature.detach(), parts, feature_old.detach(), parts_old),
+        *([options.weights[name] / max(pixels, 1) for name in active], len(weight)),
+        *(feature_gradient if need_feature_gradient else None, part_gradients, kernel),
+    )
+    if part_gradients is None:
+        weight_gradient = empty_gradient(weight, False, dtype)
+    else:
+        weight_gradient = _gradient_of_weight(weight, part_gradients, active)
+    means = {name: value / max(pixels, 1) for name, value in zip(active, sums, strict=True)}
+    values = [means.get(name, 0.0) for name in TERMS]
+    total = sum(options.weights[name] * value for name, value in means.items())
+    if total != total:  # a loss scaler looks for NaN in the gradients: where a score is not finite all of them are
+        feature_gradient.fill_(float("nan"))
+        weight_gradient.fill_(float("nan"))
+    return torch.tensor(total, dtype=dtype), torch.tensor(values, dtype=dtype), feature_gradient, weight_gradient
+
+
+def _run(
+    feature: Tensor,
+    parts: Tensor,
+    feature_old: Tensor,
+    parts_old: Tensor,
+    coefficients: list[float],
+    classes: int,
+    feature_gradient: Tensor | None,
+    part_gradients: Tensor | None,
+    kernel: Callable[..., list[float]],
+) -> list[float]:
+    """The sum of every term over all pixels, tile by tile.
+
+    ``coefficients`` are the factors of the terms' gradients. Writes ``feature_gradient`` and adds to
+    ``part_gradients``, the gradients on ``parts``, where they are asked for.
+    """
+    dtype = parts.dtype
+    maps, maps_old = feature.flatten(2), feature_old.flatten(2)  # [B, D, h * w]; views for all but rare layouts
+    gradient_maps = None if feature_gradient is None else feature_gradient.flatten(2)
     pixel = arrangement(maps)
-    converted = feature.dtype != dtype or feature_old.dtype != dtype
-    all_tiles = tiles(maps, len(parts), converted)
-    largest = len(parts) * max((tile.size for tile in all_tiles), default=0)
-    room, room_old = parts.new_empty(largest), parts.new_empty(largest)
-    sums = [0.0] * len(active)
+    all_tiles = tiles(maps, len(parts), converted=feature.dtype != dtype or feature_old.dtype != dtype)
+    most_scores = len(parts) * max((tile.size for tile in all_tiles), default=0)
+    room, room_old = parts.new_empty(most_scores), parts.new_empty(most_scores)
+    sums = [0.0] * len(coefficients)
     for tile in all_tiles:
         features = pixel.of(maps, tile).to(dtype)
         scores = pixel.scores(features, parts, room)
@@ -79,9 +113,9 @@ def _reasoning_loss_cpu(
             student=scores.data_ptr(),
             teacher=scores_old.data_ptr(),
             count=scores.numel(),
-            run_length=pixel.run_length(tile, len(weight)),
-            coefficients=[options.weights[name] / pixels for name in active],
-            need_gradient=need_feature_gradient or need_weight_gradient,
+            run_length=pixel.run_length(tile, classes),
+            coefficients=coefficients,
+            need_gradient=gradient_maps is not None or part_gradients is not None,
             double_precision=dtype == torch.float64,
             threads=torch.get_num_threads(),
         )
@@ -93,17 +127,7 @@ def _reasoning_loss_cpu(
             pixel.add_weight_gradient(scores, features, part_gradients)
     if gradient_maps is not None and gradient_maps.data_ptr() != feature_gradient.data_ptr():
         feature_gradient.copy_(gradient_maps.view(feature.shape))
-    if part_gradients is None:
-        weight_gradient = empty_gradient(weight, False, dtype)
-    else:
-        weight_gradient = _gradient_of_weight(weight, part_gradients, active)
-    means = {name: value / max(pixels, 1) for name, value in zip(active, sums, strict=True)}
-    values = [means.get(name, 0.0) for name in TERMS]
-    total = sum(factor * value for factor, value in zip(weights, values, strict=True) if factor)
-    if total != total:  # a loss scaler looks for NaN in the gradients: where a score is not finite all of them are
-        feature_gradient.fill_(float("nan"))
-        weight_gradient.fill_(float("nan"))
-    return torch.tensor(total, dtype=dtype), torch.tensor(values, dtype=dtype), feature_gradient, weight_gradient
+    return sums
 
 
 def _reasoning_loss_fake(

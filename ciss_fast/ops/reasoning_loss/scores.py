@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,10 @@ def positive_part(weight: Tensor) -> Tensor:
 def negative_part(weight: Tensor) -> Tensor:
     """min(w, 0)."""
     return torch.minimum(weight, weight.new_zeros(()))
+
+
+def _without_autocast(device: str) -> AbstractContextManager:
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def reasoning_scores(feature: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,7 +53,7 @@ def reasoning_scores(feature: Tensor, weight: Tensor, bias: Tensor | None = None
         check_bias(weight, bias)
     batch, _, height, width = feature.shape
     dtype = result_type(feature)
-    with torch.autocast(feature.device.type, enabled=False):
+    with _without_autocast(feature.device.type):
         weight = weight.to(dtype)
         parts = torch.cat([positive_part(weight), negative_part(weight)])
         scores = torch.bmm(parts.expand(batch, -1, -1), feature.to(dtype).flatten(2))

@@ -1,4 +1,8 @@
-"""Feature maps cut into tiles, and the matrix products with a tile's pixels, whichever way they lie in memory."""
+"""Feature maps cut into tiles, and the matrix products with a tile's pixels, whichever way they lie in memory.
+
+All products write into memory that is there already: autocast, which would round their operands, leaves such calls
+alone.
+"""
 
 from __future__ import annotations
 
@@ -84,10 +88,9 @@ class PixelRows:
         """The tile of ``flat_maps`` becomes the gradient on the features; ``scores`` is that on the scores."""
         target = _part(flat_maps, tile).transpose(1, 2)
         matrix = target.reshape(tile.size, -1)
-        if matrix.dtype == scores.dtype and matrix.data_ptr() == target.data_ptr():
-            torch.mm(scores, parts, out=matrix)
-        else:
-            target.copy_(torch.mm(scores, parts).view(target.shape))
+        torch.mm(scores, parts, out=matrix)
+        if matrix.data_ptr() != target.data_ptr():
+            target.copy_(matrix.view(target.shape))
 
     @staticmethod
     def add_weight_gradient(scores: Tensor, features: Tensor, gradient: Tensor) -> None:
@@ -113,17 +116,12 @@ class PixelColumns:
     @staticmethod
     def scores(features: Tensor, parts: Tensor, room: Tensor) -> Tensor:
         size = features.shape[0], parts.shape[0], features.shape[2]
-        return torch.bmm(
-            parts.expand(size[0], -1, -1), features, out=room[: size[0] * size[1] * size[2]].view(size)
-        )
+        out = room[: size[0] * size[1] * size[2]].view(size)
+        return torch.bmm(parts.expand(size[0], -1, -1), features, out=out)
 
     @staticmethod
     def write_feature_gradient(scores: Tensor, parts: Tensor, flat_maps: Tensor, tile: Tile) -> None:
-        target, left = PixelColumns.of(flat_maps, tile), parts.t().expand(len(scores), -1, -1)
-        if target.dtype == scores.dtype:
-            torch.bmm(left, scores, out=target)
-        else:
-            target.copy_(torch.bmm(left, scores))
+        torch.bmm(parts.t().expand(len(scores), -1, -1), scores, out=PixelColumns.of(flat_maps, tile))
 
     @staticmethod
     def add_weight_gradient(scores: Tensor, features: Tensor, gradient: Tensor) -> None:

@@ -106,14 +106,14 @@ def assert_matches(
 ) -> tuple[Result, Result]:
     """Compare the kernel with the definition.
 
-    Tolerances by default: 1e-5 (1e-11 in double precision), and the rounding of half-precision gradients besides.
+    Tolerances by default: 1e-5 (1e-11 in double precision), and the rounding of less precise gradients besides.
     """
     result, expected = evaluate(inputs, backend="cpu", **options), define(inputs, **options)
     double = inputs.feature.dtype == torch.float64
     assert result.total.dtype == (torch.float64 if double else torch.float32)
     assert result.feature.dtype == inputs.feature.dtype and result.weight.dtype == inputs.weight.dtype
     unit = max(torch.finfo(x.dtype).eps for x in inputs[:2])
-    rounding = unit / 2 if unit > 1e-4 else 0.0
+    rounding = unit / 2 if unit > (1e-12 if double else 1e-4) else 0.0
     exact = 1e-11 if double else 1e-5
     assert_close(result, expected, loss or exact, gradient or exact, rounding)
     return result, expected

@@ -1,0 +1,82 @@
+"""The kernels compiled for narrower vectors: same tolerances, same guards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ciss_fast import native
+
+pytestmark = pytest.mark.usefixtures("needs_kernel")
+
+CHECKS = """
+import importlib.util, itertools, sys
+import torch
+from ciss_fast import native
+
+torch.set_num_threads(1)
+specification = importlib.util.spec_from_file_location("reasoning_conftest", sys.argv[1])
+conftest = sys.modules["reasoning_conftest"] = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(conftest)
+draw, matches, evaluate = conftest.draw_inputs, conftest.assert_matches, conftest.evaluate
+
+for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        for batch, classes, size in ((9, 5, (6, 7)), (2, 15, (23, 25)), (1, 100, (24, 24)), (1, 300, (23, 25))):
+            inputs = draw(batch=batch, classes=classes, size=size, dtype=dtype, memory_format=memory_format)
+            for options in ({"pos": 5.0, "neg": 3.0}, {"pos": 1.0}, {"neg": 2.0}):
+                matches(inputs, **options)
+
+# Sure scores, exact: the classifiers are 1 and -1.
+weight = torch.tensor([[1.0, -1.0]])
+generator = torch.Generator().manual_seed(0)
+for student, teacher in (
+    (-60, -58), (-40, -42), (-16, -18), (-5, -7), (5, 7), (16, 14), (40, 42), (60, 58), (30, -30), (-30, 30), (0, 40),
+    (1e4, -1e4), (-1e4, 0), (1e4, 0),
+):
+    for dtype in (torch.float32, torch.float64):
+        z, z_old = (level + 0.5 * torch.randn(2, 1, 9, 11, generator=generator) for level in (student, teacher))
+        inputs = conftest.Inputs(torch.cat([z, -z], 1), weight, torch.cat([z_old, -z_old], 1), weight)
+        matches(conftest.Inputs(*(x.to(dtype) for x in inputs)))
+
+for value, place in itertools.product((float("nan"), float("inf"), float("-inf")), (0, 17, -1)):
+    for name in ("feature", "feature_old"):
+        for size in ((6, 7), (23, 25)):
+            inputs = draw(size=size)
+            getattr(inputs, name).view(-1)[place] = value
+            result = evaluate(inputs, backend="cpu")
+            assert result.total.isnan() and result.feature.isnan().all() and result.weight.isnan().all()
+
+# What is done per score does not depend on the number of threads.
+student, teacher = (3 * torch.randn(100000, generator=generator) for _ in range(2))
+for run_length in (15, 100, 5000):
+    results = []
+    for threads in (1, 2):
+        scores = student.clone()
+        sums = native.library.reasoning_loss(
+            scores.data_ptr(), teacher.data_ptr(), 100000, run_length, [1.0, 2.0], True, False, threads
+        )
+        results.append((sums, scores))
+    assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
+print(native.library.instruction_set())
+"""
+
+
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+def test_instruction_set(repository, name) -> None:
+    if name not in native.library.compiled_instruction_sets():
+        pytest.skip(f"{name} is not compiled in")
+    finished = subprocess.run(
+        [sys.executable, "-c", CHECKS, str(Path(__file__).with_name("conftest.py"))],
+        env={**os.environ, "CISS_FAST_ISA": name, "PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+    )
+    if f"does not run {name}" in finished.stderr:
+        pytest.skip(f"this processor does not run {name}")
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert finished.stdout == f"{name}\n"
