@@ -20,8 +20,9 @@ class MethodSettings:
     loss_weights: weight by loss term (ALIFE: "ali", "kd"; ALIFE-M: also "replay_ali" and "memory" of its stage 3;
         MiB: "ckd"; DKD: "kd", "dkd_pos", "dkd_neg", "ac"; fine-tuning and joint: none), one number for all later
         steps or a list with one number for each later step, step 1 first. A term of weight 0 is switched off.
-    align_corners: how logits are enlarged to the label. True is ALIFE's network, on which all methods run
-        here so that they compare and may share a base step; MiB's own code and DKD have False.
+    align_corners: how logits are enlarged to the label. True is ALIFE's network, on which all methods of the softmax
+        family run here so that they compare and may share a base step, though MiB's own code has False. DKD has
+        False.
     alpha: multiplies the teacher's logits before its softmax (MiB; 1 in its recipe).
     pos_weight_base, pos_weight_later: weight of the positive pixels in mBCE at the base step and at later ones,
         above 0 (DKD).
@@ -31,7 +32,8 @@ class MethodSettings:
     new_classifier_start: "published": as the method has it (MiB, ALIFE: from the background's; DKD: from the
         auxiliary classifier). "random": PyTorch's default start.
     freeze_batch_norm: which batch norms keep their statistics and affine values.
-        "published": those that the method freezes (ALIFE: backbone and ASPP at later steps; else none).
+        "published": those that the method freezes (at later steps ALIFE's: backbone and ASPP; DKD's: all; else
+        none).
         "backbone": these, and the backbone's at every step, base step included (small batches).
         "all": every one, at every step (also allows batches of one image).
         "none": none, whatever the method says.

@@ -15,6 +15,7 @@ struct SigmoidBandState {
   static constexpr int L = Simd<Real>::lanes;
   static constexpr int LABEL_COLUMNS = (2 * LONGEST_RUN + L) / L * L;  // longest piece, in whole vectors
   static constexpr Real LOG2E = Real(1.44269504088896340736);
+  static constexpr Real FAR_APART = 46;  // a cell's logits, in log2 units: beyond, KD takes every pixel by itself
 
   const SigmoidTask& task;
   const PieceView<Real> rows, columns;
@@ -112,10 +113,16 @@ struct SigmoidBandState {
       const Piece<Real> y(rows, i), x(columns, j);
       const Places place = places(band, i, j);
       Corners<Real> z = place.read(student);
+      Moments<Real> moments;
+      if (largest_lane(z.span()) > FAR_APART) {
+        value += distil_pixels(z, place.read(teacher), x, y, moments);
+        place.add(gradient, moments);
+        return;
+      }
       const V centre = (z.top_left + z.bottom_right) + (z.top_right + z.bottom_left);
       const M sign = sign_bit(M(centre > Real(0)));
       z = z.turned(sign);
-      Moments<Real> moments, teacher_moments;
+      Moments<Real> teacher_moments;
       V softplus, unused;
       sum_cell<true>(z, x, y, moments, softplus);
       sum_cell<false>(place.read(teacher).turned(sign), x, y, teacher_moments, unused);
@@ -124,6 +131,33 @@ struct SigmoidBandState {
       moments.turn(sign);
       place.add(gradient, moments);
     }, [&] { flush(value, sums); });
+  }
+
+  // Every pixel with a sign of its own: in a cell with large logits of both signs, one sign for all of it would leave
+  // differences of sums that have few digits. Returns the value.
+  __attribute__((always_inline)) V distil_pixels(const Corners<Real>& z, const Corners<Real>& z_teacher,
+                                                 const Piece<Real>& x, const Piece<Real>& y, Moments<Real>& moments) {
+    const NodeRange along = x.nodes[EVERY_PIXEL], across = y.nodes[EVERY_PIXEL];
+    LineSums<Real> sums;
+    for (int j = across.offset; j < across.offset + across.count; j++) {
+      const Line<Real> line(z, y.fraction[j]), teacher_line(z_teacher, y.fraction[j]);
+      V plain = splat(Real(0)), moment = plain, value = plain;
+      for (int i = along.offset; i < along.offset + along.count; i++) {
+        const V student_z = line.at(x.fraction[i]), teacher_z = teacher_line.at(x.fraction[i]);
+        const M sign = sign_bit(M(student_z > Real(0)));
+        const V turned_z = (V)((M)student_z ^ sign);
+        V sigmoid, softplus, target, unused;
+        sigmoid_parts<Real>(turned_z, sigmoid, softplus);
+        sigmoid_parts<Real>((V)((M)teacher_z ^ sign), target, unused);
+        const V f = x.weight[i] * (V)((M)(sigmoid - target) ^ sign);
+        plain += f;
+        moment += x.fraction[i] * f;
+        value += x.weight[i] * (softplus - target * turned_z);
+      }
+      sums.add(y.weight[j], y.fraction[j], plain, moment, value);
+    }
+    moments = {sums.plain, sums.along, sums.across, sums.both};
+    return sums.softplus;
   }
 
   // mBCE and AC. A positive pixel's loss is w softplus(-z), another's softplus(z).

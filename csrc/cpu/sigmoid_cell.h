@@ -35,6 +35,22 @@ struct Corners {
     const auto turn = [&](VectorOf<Real> x) { return (VectorOf<Real>)((MaskOf<Real>)x ^ sign); };
     return {turn(top_left), turn(top_right), turn(bottom_left), turn(bottom_right)};
   }
+  // From the smallest to the largest.
+  __attribute__((always_inline)) VectorOf<Real> span() const {
+    return larger(larger(top_left, top_right), larger(bottom_left, bottom_right)) +
+           larger(larger(-top_left, -top_right), larger(-bottom_left, -bottom_right));
+  }
+};
+
+// The logits along a row of pixels, `s` being the weight of the bottom ones.
+template <class Real>
+struct Line {
+  VectorOf<Real> left, change;
+
+  __attribute__((always_inline)) Line(const Corners<Real>& z, Real s)
+      : left(z.top_left + s * (z.bottom_left - z.top_left)),
+        change(z.top_right + s * (z.bottom_right - z.top_right) - left) {}
+  __attribute__((always_inline)) VectorOf<Real> at(Real t) const { return left + t * change; }
 };
 
 // Sums over the pixels of f, t f, s f and s t f, with t and s the weights of the right and of the bottom logits.

@@ -126,6 +126,21 @@ def test_student_like_the_teacher(
         assert float(result.gradient.abs().max()) <= 2.4e-7 * natural
 
 
+@every_size
+@pytest.mark.parametrize("difference", [0.0, 0.01, 1.0])
+@pytest.mark.parametrize("scale", [100.0, 1000.0, 1e4])
+def test_huge_logits_like_the_teacher(
+    sigmoid_inputs, sigmoid_evaluate, sigmoid_define, backend, size, label_size, scale, difference
+) -> None:
+    # Nearly all pixels have loss 0; what is left comes from where a logit crosses 0, which rounding the logits moves.
+    generator = torch.Generator().manual_seed(3)
+    inputs = sigmoid_inputs(batch=4, size=size, label_size=label_size, scale=scale, seed=3)
+    noise = torch.randn(inputs.teacher.shape, generator=generator)
+    inputs = inputs._replace(teacher=inputs.student[:, : noise.shape[1]] + difference * noise)
+    expected, found = sigmoid_define(inputs, kd=1.0), sigmoid_evaluate(inputs, kd=1.0, backend=backend)
+    assert float(found.total) == pytest.approx(float(expected.total), rel=1e-5 + scale * 2**-22, abs=1e-9)
+
+
 @some_sizes
 def test_sure_and_wrong(sigmoid_inputs, sigmoid_matches, size, label_size) -> None:
     for level in (15.0, 40.0, 1000.0):
