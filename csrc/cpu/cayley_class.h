@@ -1,30 +1,51 @@
-// One class of a `cayley_rotate` task: what it reads, and how its results are written; compiled once per instruction set
-// (see simd.h).
+// One class of a `cayley_rotate` task: what it reads, and how its results are written; compiled once per instruction
+// set (see simd.h).
 #pragma once
 
 #include "cayley_task.h"
 #include "packed_triangle.h"
+#include "scratch.h"
 
 namespace ciss {
 namespace CISS_ISA {
 
-// A vector as a multiple of one of norm 1.
+// A vector as a multiple of one of norm 1, without overflow on the way.
 struct Norm {
+  bool finite = true;
   double largest = 0, of_scaled = 0;  // largest entry; norm of the entries over it
 
   template <class Real>
-  Norm(const Real* x, int64_t count) {
-    for (int64_t i = 0; i < count; i++) {
-      const double magnitude = __builtin_fabs(double(x[i]));
-      if (!(magnitude <= largest) && largest == largest) largest = magnitude;  // NaN stays
-    }
+  Norm(const Real* x, int64_t count) : finite(poison_of(x, count) == 0) {
+    if (!finite) return;
+    constexpr int L = Simd<Real>::lanes;
+    VectorOf<Real> larger_ones{};
+    int64_t i = 0;
+    for (; i + L <= count; i += L) larger_ones = larger(larger_ones, larger(load(x + i), -load(x + i)));
+    largest = largest_lane(larger_ones);
+    for (; i < count; i++) largest = __builtin_fmax(largest, __builtin_fabs(double(x[i])));
     if (!(largest > 0)) return;
-    for (int64_t i = 0; i < count; i++) of_scaled += (x[i] / largest) * (x[i] / largest);
-    of_scaled = __builtin_sqrt(of_scaled);
+    const double scale = 1 / largest;
+    Double squares{};
+    for (i = 0; i + Simd<double>::lanes <= count; i += Simd<double>::lanes) {
+      const Double scaled = load_double(x + i) * scale;
+      squares += scaled * scaled;
+    }
+    double rest = 0;
+    for (; i < count; i++) rest += (x[i] * scale) * (x[i] * scale);
+    of_scaled = __builtin_sqrt(sum_of_lanes(squares) + rest);
   }
-  bool finite() const { return largest - largest == 0; }
-  double unit(double x) const { return largest > 0 ? x / largest / of_scaled : 0; }
-  double scaled(double x) const { return x * of_scaled * largest; }
+
+  // The one of norm 1 (or 0), filled up with zeros; and from such a one to a multiple.
+  template <class Real, class Unit>
+  void to_unit(const Real* x, int64_t count, Unit* unit, int64_t padded) const {
+    const double scale = largest > 0 ? 1 / largest : 0, factor = largest > 0 ? 1 / of_scaled : 0;
+    for (int64_t i = 0; i < count; i++) unit[i] = Unit(x[i] * scale * factor);
+    for (int64_t i = count; i < padded; i++) unit[i] = 0;
+  }
+  template <class Unit, class Real>
+  void from_unit(const Unit* unit, int64_t count, Real* x) const {
+    for (int64_t i = 0; i < count; i++) x[i] = Real(unit[i] * of_scaled * largest);
+  }
 };
 
 // One class: its part of every array.
@@ -54,22 +75,22 @@ struct CayleyClass {
   void write(int64_t v, const Real* x) const {
     const int64_t offset = v * dimension;
     const Real* b = right_sides + offset;
-    Real poison = 0;
-    for (int64_t i = 0; i < dimension; i++) poison += b[i] * Real(0);
+    const Real poison = poison_of(b, dimension);
     for (int64_t i = 0; i < dimension; i++) rotated[offset + i] = 2 * x[i] - b[i] + poison;
     for (int64_t i = 0; solutions && i < dimension; i++) solutions[offset + i] = x[i] + poison;
   }
 
-  // Elements of memory that `write_gradient` of single vectors needs.
-  static int64_t row_buffer_size(int64_t dimension) { return dimension + 3 * L; }
+  // Elements of memory for the vectors and for the row that `write_gradient` takes.
+  static int64_t padded(int64_t dimension) { return dimension + 3 * L; }
 
-  // The gradient for a single vector: y_i x_j - x_i y_j, both padded to whole vectors. It is written past the caches, in
-  // aligned vectors: megabytes of it would push the parameters out.
+  // The gradient for a single vector: y_i x_j - x_i y_j. It is written past the caches, in aligned vectors: megabytes
+  // of it would push the parameters out.
   CISS_LOOP void write_gradient(const Real* y, const Real* x, Real* row) const {
     Real* out = grad_params;
     int64_t waiting = 0;  // elements in `row`
     for (int64_t i = 0; i + 1 < dimension; i++) {
-      for (int64_t j = i + 1; j < dimension; j += L) store(row + waiting + j - i - 1, load(x + j) * y[i] - load(y + j) * x[i]);
+      for (int64_t j = i + 1; j < dimension; j += L)  // the last vector's surplus is overwritten
+        store(row + waiting + j - i - 1, load(x + j) * y[i] - load(y + j) * x[i]);
       waiting += dimension - i - 1;
       int64_t done = 0;
       for (; done < waiting && reinterpret_cast<uintptr_t>(out) % sizeof(V); done++) *out++ = row[done];
@@ -102,6 +123,32 @@ struct CayleyClass {
   Pointed* part(Pointer* array, int64_t item) const {
     return array ? static_cast<Pointed*>(array) + item * vectors * dimension : nullptr;
   }
+};
+
+// A class with a single right side b: b as a multiple of one of norm 1, and the results from the solution for that.
+template <class Real>
+class SingleVector {
+ public:
+  SingleVector(const CayleyTask& task, int64_t item, Scratch& scratch) : one(task, item) {
+    const int64_t size = CayleyClass<Real>::padded(task.dimension);
+    solution = scratch.take<Real>(size);
+    forward_solution = scratch.take<Real>(size);
+    row = scratch.take<Real>(size);
+  }
+
+  const CayleyClass<Real> one;
+
+  template <class Unit>
+  void write(const Norm& norm, const Unit* unit_solution) const {
+    norm.from_unit(unit_solution, one.dimension, solution);
+    one.write(0, solution);
+    if (!one.grad_params) return;
+    memcpy(forward_solution, one.forward_solutions, size_t(one.dimension) * sizeof(Real));
+    one.write_gradient(forward_solution, solution, row);
+  }
+
+ private:
+  Real *solution, *forward_solution, *row;
 };
 
 }  // namespace CISS_ISA

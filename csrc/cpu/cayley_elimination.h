@@ -13,23 +13,19 @@ template <class Real, class Factor>
 class SingleElimination {
  public:
   SingleElimination(const CayleyTask& task, int64_t item, Scratch& scratch)
-      : one(task, item), lu(task.dimension, scratch), correction(scratch.take<Factor>(lu.order)) {
+      : single(task, item, scratch), lu(task.dimension, scratch), correction(scratch.take<Factor>(lu.order)) {
     b = scratch.take<double>(lu.order);
     x = scratch.take<double>(lu.order);
     residual = scratch.take<double>(lu.order);
-    result = scratch.take<Real>(lu.order + CayleyClass<Real>::L);
-    forward = scratch.take<Real>(lu.order + CayleyClass<Real>::L);
-    row = scratch.take<Real>(CayleyClass<Real>::row_buffer_size(task.dimension));
   }
 
   // The error, relative to the right side's norm.
   double run() {
+    const CayleyClass<Real>& one = single.one;
     const Norm norm(one.right_sides, one.dimension);
-    if (!norm.finite()) return one.write_not_a_number();
-    for (int64_t i = 0; i < lu.order; i++) {
-      b[i] = residual[i] = i < one.dimension ? norm.unit(one.right_sides[i]) : 0;
-      x[i] = 0;
-    }
+    if (!norm.finite) return one.write_not_a_number();
+    norm.to_unit(one.right_sides, one.dimension, b, lu.order);
+    for (int64_t i = 0; i < lu.order; i++) residual[i] = b[i], x[i] = 0;
     // X A = B is solved for rows, so A is the transpose.
     one.triangle.write_shifted(Factor(-0.5 * one.sign), lu.matrix, lu.order);
     lu.factorise();
@@ -41,21 +37,15 @@ class SingleElimination {
       for (int64_t i = 0; i < one.dimension; i++) x[i] += correction[i];
       error = one.triangle.residual(0.5 * one.sign, b, x, residual);
     } while (error > Accuracy<Real>::wanted && error < 0.1 * before);
-    for (int64_t i = 0; i < lu.order; i++) result[i] = i < one.dimension ? Real(norm.scaled(x[i])) : Real(0);
-    one.write(0, result);
-    if (one.grad_params) {
-      for (int64_t i = 0; i < lu.order; i++) forward[i] = i < one.dimension ? one.forward_solutions[i] : Real(0);
-      one.write_gradient(forward, result, row);
-    }
+    single.write(norm, x);
     return error;
   }
 
  private:
-  const CayleyClass<Real> one;
+  const SingleVector<Real> single;
   UnpivotedLu<Factor> lu;
   Factor* correction;
   double *b, *x, *residual;
-  Real *result, *forward, *row;
 };
 
 // Many right sides: factors in double precision. Where there are as many right sides as dimensions, the identity's rows
@@ -121,8 +111,9 @@ class ManyElimination {
       squares = double(rows);
     } else {
       for (int64_t v = 0; v < rows; v++) {
+        const Real* right_side = one.right_sides + v * one.dimension;
         double* b = solved.part(v, 0).data;
-        for (int64_t i = 0; i < lu.order; i++) b[i] = i < one.dimension ? double(one.right_sides[v * one.dimension + i]) : 0;
+        for (int64_t i = 0; i < lu.order; i++) b[i] = i < one.dimension ? double(right_side[i]) : 0;
         squares += add(b, v, b_sum);
       }
       lu.solve_rows(solved, rows);

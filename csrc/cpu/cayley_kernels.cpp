@@ -5,40 +5,33 @@
 namespace ciss {
 namespace CISS_ISA {
 
-// A class with one right side, solved by products.
+// One right side, solved by products.
 template <class Real>
 class Iteration {
  public:
   Iteration(const CayleyTask& task, int64_t item, Scratch& scratch)
-      : one(task, item), twice_skew(task.dimension, scratch), krylov(twice_skew, task.dimension, task.sign, scratch) {
-    b = scratch.take<Real>(SkewTiles<Real>::padded(task.dimension));
-    x = scratch.take<Real>(SkewTiles<Real>::padded(task.dimension) + SkewTiles<Real>::L);
-    forward = scratch.take<Real>(SkewTiles<Real>::padded(task.dimension) + SkewTiles<Real>::L);
-    row = scratch.take<Real>(CayleyClass<Real>::row_buffer_size(task.dimension));
-  }
+      : single(task, item, scratch),
+        twice_skew(task.dimension, scratch),
+        krylov(twice_skew, task.dimension, task.sign, scratch),
+        b(scratch.take<Real>(SkewTiles<Real>::padded(task.dimension))),
+        x(scratch.take<Real>(SkewTiles<Real>::padded(task.dimension))) {}
 
   int run() {
-    const int64_t size = SkewTiles<Real>::padded(one.dimension);
+    const CayleyClass<Real>& one = single.one;
     const Norm norm(one.right_sides, one.dimension);
-    if (!norm.finite()) return -1;
-    for (int64_t i = 0; i < size; i++) b[i] = i < one.dimension ? Real(norm.unit(one.right_sides[i])) : Real(0);
+    if (!norm.finite) return -1;
+    norm.to_unit(one.right_sides, one.dimension, b, SkewTiles<Real>::padded(one.dimension));
     twice_skew.pack(one.triangle.entries);
     const int products = krylov.solve(b, x);
-    if (products < 0) return -1;
-    for (int64_t i = 0; i < size; i++) x[i] = Real(norm.scaled(x[i]));
-    one.write(0, x);
-    if (one.grad_params) {
-      for (int64_t i = 0; i < size; i++) forward[i] = i < one.dimension ? one.forward_solutions[i] : Real(0);
-      one.write_gradient(forward, x, row);
-    }
+    if (products >= 0) single.write(norm, x);
     return products;
   }
 
  private:
-  const CayleyClass<Real> one;
+  const SingleVector<Real> single;
   SkewTiles<Real> twice_skew;
   SkewKrylov<Real> krylov;
-  Real *b, *x, *forward, *row;
+  Real *b, *x;
 };
 
 template <class Work>

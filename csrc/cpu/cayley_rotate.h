@@ -12,8 +12,8 @@ struct CayleyFailure {
   double error = 0, accepted = 0;
 };
 
-// iterations [classes]: products with S that the solution took, or SOLVED_DIRECTLY. Classes that are marked so beforehand
-// are not iterated.
+// iterations [classes]: products with S that the solution took, or SOLVED_DIRECTLY. Classes that are marked so
+// beforehand are not iterated.
 CayleyFailure cayley_rotate(const CayleyTask& task, bool double_precision, int32_t* iterations, int threads);
 
 }  // namespace ciss

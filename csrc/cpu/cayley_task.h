@@ -6,8 +6,8 @@
 
 namespace ciss {
 
-// Solves (I + sign S) x = b for every class and every right side of it, S = (U - U^T) / 2. All arrays are dense, row-major
-// and of the kernel's type (float or double).
+// Solves (I + sign S) x = b for every class and every right side of it, S = (U - U^T) / 2. All arrays are dense,
+// row-major and of the kernel's type (float or double).
 struct CayleyTask {
   int64_t classes = 0, vectors = 0, dimension = 0;  // vectors: right sides of a class
   const void* params = nullptr;                     // [classes, dimension (dimension - 1) / 2]: U row by row
@@ -26,8 +26,8 @@ struct CayleyTask {
 struct CayleyKernels {
   // Bytes of scratch memory that `iterate` and `eliminate` need.
   size_t (*workspace_bytes)(const CayleyTask&, bool double_precision);
-  // For tasks with one vector a class. Returns the number of products with S, or -1 if nothing was written: the solution
-  // takes too many of them or is not finite.
+  // For tasks with one vector a class. Returns the number of products with S, or -1 if nothing was written: the
+  // solution takes too many of them or is not finite.
   int (*iterate)(const CayleyTask&, int64_t item, bool double_precision, void* workspace);
   // Always writes. Returns how far the solutions are off at most, relative to the right sides' norm; 0 where parameters
   // are not finite, which gives NaN.

@@ -1,5 +1,5 @@
-// U - U^T from the packed entries of U above its diagonal: written out, and multiplied in double precision; compiled once
-// per instruction set (see simd.h).
+// U - U^T from the packed entries of U above its diagonal: written out, and multiplied in double precision; compiled
+// once per instruction set (see simd.h).
 #pragma once
 
 #include "interleave.h"
@@ -16,6 +16,18 @@ CISS_INLINE Double load_double(const float* p) {
   return __builtin_convertvector(h, Double);
 }
 
+// 0, or NaN where one of the numbers is not finite.
+template <class Real>
+CISS_INLINE Real poison_of(const Real* x, int64_t count) {
+  constexpr int L = Simd<Real>::lanes;
+  VectorOf<Real> poison{};
+  int64_t i = 0;
+  for (; i + L <= count; i += L) poison += load(x + i) * Real(0);
+  Real rest = 0;
+  for (; i < count; i++) rest += x[i] * Real(0);
+  return Real(sum_of_lanes(poison)) + rest;
+}
+
 // Row by row, as `torch.triu_indices(dimension, dimension, 1)` counts them.
 template <class Real>
 struct PackedTriangle {
@@ -24,14 +36,7 @@ struct PackedTriangle {
 
   int64_t count() const { return dimension * (dimension - 1) / 2; }
 
-  bool finite() const {
-    constexpr int L = Simd<Real>::lanes;
-    VectorOf<Real> poison{};
-    int64_t i = 0;
-    for (; i + L <= count(); i += L) poison += load(entries + i) * Real(0);
-    for (; i < count(); i++) poison[0] += entries[i] * Real(0);
-    return sum_of_lanes(poison) == 0;
-  }
+  bool finite() const { return poison_of(entries, count()) == 0; }
 
   // I + scale (U - U^T), filled up to `order` rows and columns by those of the identity.
   template <class Element>

@@ -23,9 +23,12 @@ struct Accuracy<double> {
 template <class Real>
 class SkewKrylov {
  public:
-  // Products of S with a vector that are about as dear as an elimination, and the number of them after which the
-  // residual must have come down to a tenth.
-  static constexpr int MOST_PRODUCTS = 80, TRIAL_PRODUCTS = 16, FEW_PRODUCTS = 8;
+  // Products of S with a vector that are about as dear as an elimination.
+  static constexpr int MOST_PRODUCTS = 80;
+  // After so many of them the residual must have come down to a tenth: it will hardly get far enough otherwise.
+  static constexpr int TRIAL_PRODUCTS = 16;
+  // So many with a small S leave no room for the recurrences to drift: the residual need not be computed afresh.
+  static constexpr int FEW_PRODUCTS = 8;
 
   // For I + S (`sign` 1) or I - S (`sign` -1).
   SkewKrylov(const SkewTiles<Real>& twice_skew, int64_t dimension, int sign, Scratch& scratch)
@@ -53,7 +56,6 @@ class SkewKrylov {
     do {
       if (norm > 0 && !add_correction(norm, x)) return -1;
       if (norm > 0 && products <= FEW_PRODUCTS && largest_beta < 1) break;
-      // What the recurrences say of the residual drifts away from the truth: slowly, and faster for a large S.
       const double before = norm;
       norm = subtract_from(b, x);
       if (!(norm <= 0.5 * before)) return -1;

@@ -27,7 +27,8 @@ class SkewTiles {
   // Vectors have to have this many elements, those beyond `dimension` being 0.
   static int64_t padded(int64_t dimension) { return (dimension + L - 1) / L * L; }
 
-  SkewTiles(int64_t dimension, Scratch& scratch) : dimension(dimension), tiles(scratch.take<Real>(padded(dimension) * (padded(dimension) + L) / 2)) {}
+  SkewTiles(int64_t dimension, Scratch& scratch)
+      : dimension(dimension), tiles(scratch.take<Real>(padded(dimension) * (padded(dimension) + L) / 2)) {}
 
   // `upper`: U's rows above the diagonal, one after the other, as `torch.triu_indices(D, D, 1)` counts them.
   CISS_LOOP void pack(const Real* upper) {

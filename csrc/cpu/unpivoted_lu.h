@@ -9,8 +9,8 @@ namespace ciss {
 namespace CISS_ISA {
 
 // A = L U, L's diagonal being 1, both in the place of A, by halves: two factorisations of half the size, two triangular
-// solutions and a product. Blocks of 16 x 16 are eliminated row by row; the inverses of their triangles are kept, so that
-// solutions are products too.
+// solutions and a product. Blocks of 16 x 16 are eliminated row by row; the inverses of their triangles are kept, so
+// that solutions are products too.
 template <class Real>
 class UnpivotedLu {
  public:
@@ -147,7 +147,8 @@ class UnpivotedLu {
         Real before[BLOCK * CHUNK];
         for (int i = 0; i < BLOCK; i++)
           memcpy(before + i * CHUNK, target.data + i * target.stride, size_t(width) * sizeof(Real));
-        matrix_product<false, Real>({lower_inverses + first * BLOCK, BLOCK, 1}, {before, CHUNK}, target, BLOCK, BLOCK, width);
+        const LeftMatrix<Real> inverse{lower_inverses + first * BLOCK, BLOCK, 1};
+        matrix_product<false, Real>(inverse, {before, CHUNK}, target, BLOCK, BLOCK, width);
       }
       return;
     }
@@ -182,7 +183,8 @@ class UnpivotedLu {
       const int64_t count = rows - first < CHUNK ? rows - first : CHUNK;
       const Matrix<Real> target = B.part(first, 0);
       Real before[CHUNK * BLOCK];
-      for (int64_t i = 0; i < count; i++) memcpy(before + i * BLOCK, target.data + i * target.stride, BLOCK * sizeof(Real));
+      for (int64_t i = 0; i < count; i++)
+        memcpy(before + i * BLOCK, target.data + i * target.stride, BLOCK * sizeof(Real));
       matrix_product<false, Real>({before, BLOCK, 1}, {block, BLOCK}, target, count, BLOCK, BLOCK);
     }
   }
