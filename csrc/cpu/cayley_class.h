@@ -12,11 +12,14 @@ namespace CISS_ISA {
 // A vector as a multiple of one of norm 1, without overflow on the way.
 struct Norm {
   bool finite = true;
-  double largest = 0, of_scaled = 0;  // largest entry; norm of the entries over it
+  double largest = 0, of_scaled = 0;  // largest entry, NaN if not finite; norm of the entries over it
 
   template <class Real>
   Norm(const Real* x, int64_t count) : finite(poison_of(x, count) == 0) {
-    if (!finite) return;
+    if (!finite) {
+      largest = __builtin_nan("");
+      return;
+    }
     constexpr int L = Simd<Real>::lanes;
     VectorOf<Real> larger_ones{};
     int64_t i = 0;
@@ -80,17 +83,22 @@ struct CayleyClass {
     for (int64_t i = 0; solutions && i < dimension; i++) solutions[offset + i] = x[i] + poison;
   }
 
-  // Elements of memory for the vectors and for the row that `write_gradient` takes.
+  // Elements of memory for each of the vectors and for the row that `write_gradient` takes.
   static int64_t padded(int64_t dimension) { return dimension + 3 * L; }
 
-  // The gradient for a single vector: y_i x_j - x_i y_j. It is written past the caches, in aligned vectors: megabytes
-  // of it would push the parameters out.
+  // The gradient for few vectors: the sum of y_i x_j - x_i y_j, y and x [vectors][padded]. It is written past the
+  // caches, in aligned vectors: megabytes of it would push the parameters out.
   CISS_LOOP void write_gradient(const Real* y, const Real* x, Real* row) const {
+    const int64_t stride = padded(dimension);
     Real* out = grad_params;
     int64_t waiting = 0;  // elements in `row`
     for (int64_t i = 0; i + 1 < dimension; i++) {
-      for (int64_t j = i + 1; j < dimension; j += L)  // the last vector's surplus is overwritten
-        store(row + waiting + j - i - 1, load(x + j) * y[i] - load(y + j) * x[i]);
+      for (int64_t j = i + 1; j < dimension; j += L) {  // the last vector's surplus is overwritten
+        V sum{};
+        for (int64_t v = 0; v < vectors * stride; v += stride)
+          sum += load(x + v + j) * y[v + i] - load(y + v + j) * x[v + i];
+        store(row + waiting + j - i - 1, sum);
+      }
       waiting += dimension - i - 1;
       int64_t done = 0;
       for (; done < waiting && reinterpret_cast<uintptr_t>(out) % sizeof(V); done++) *out++ = row[done];
@@ -125,30 +133,40 @@ struct CayleyClass {
   }
 };
 
-// A class with a single right side b: b as a multiple of one of norm 1, and the results from the solution for that.
+// A class with few right sides: its results from solutions for right sides of norm 1.
 template <class Real>
-class SingleVector {
+class FewVectors {
  public:
-  SingleVector(const CayleyTask& task, int64_t item, Scratch& scratch) : one(task, item) {
-    const int64_t size = CayleyClass<Real>::padded(task.dimension);
-    solution = scratch.take<Real>(size);
-    forward_solution = scratch.take<Real>(size);
-    row = scratch.take<Real>(size);
-  }
+  FewVectors(const CayleyTask& task, int64_t item, Scratch& scratch)
+      : one(task, item),
+        size(CayleyClass<Real>::padded(task.dimension)),
+        solutions(scratch.take<Real>(task.vectors * size)),
+        forward_solutions(scratch.take<Real>(task.vectors * size)),
+        row(scratch.take<Real>(size)) {}
 
   const CayleyClass<Real> one;
 
+  Norm norm(int64_t v) const { return Norm(one.right_sides + v * one.dimension, one.dimension); }
+
+  // NaN where the norm is not finite, whatever the solution.
   template <class Unit>
-  void write(const Norm& norm, const Unit* unit_solution) const {
-    norm.from_unit(unit_solution, one.dimension, solution);
-    one.write(0, solution);
+  void write(int64_t v, const Norm& norm, const Unit* unit_solution) const {
+    norm.from_unit(unit_solution, one.dimension, solutions + v * size);
+    one.write(v, solutions + v * size);
+  }
+
+  // Once all are written.
+  void write_gradient() const {
     if (!one.grad_params) return;
-    memcpy(forward_solution, one.forward_solutions, size_t(one.dimension) * sizeof(Real));
-    one.write_gradient(forward_solution, solution, row);
+    const size_t bytes = size_t(one.dimension) * sizeof(Real);
+    for (int64_t v = 0; v < one.vectors; v++)
+      memcpy(forward_solutions + v * size, one.forward_solutions + v * one.dimension, bytes);
+    one.write_gradient(forward_solutions, solutions, row);
   }
 
  private:
-  Real *solution, *forward_solution, *row;
+  const int64_t size;
+  Real *solutions, *forward_solutions, *row;
 };
 
 }  // namespace CISS_ISA

@@ -8,27 +8,45 @@
 namespace ciss {
 namespace CISS_ISA {
 
-// One right side: factors in single or double precision, and corrections by the residual in double precision.
+// Few right sides: factors in single or double precision, and corrections by the residual in double precision.
 template <class Real, class Factor>
-class SingleElimination {
+class FewElimination {
  public:
-  SingleElimination(const CayleyTask& task, int64_t item, Scratch& scratch)
-      : single(task, item, scratch), lu(task.dimension, scratch), correction(scratch.take<Factor>(lu.order)) {
+  FewElimination(const CayleyTask& task, int64_t item, Scratch& scratch)
+      : few(task, item, scratch), lu(task.dimension, scratch), correction(scratch.take<Factor>(lu.order)) {
     b = scratch.take<double>(lu.order);
     x = scratch.take<double>(lu.order);
     residual = scratch.take<double>(lu.order);
   }
 
-  // The error, relative to the right side's norm.
+  // The largest error, relative to the right side's norm.
   double run() {
-    const CayleyClass<Real>& one = single.one;
-    const Norm norm(one.right_sides, one.dimension);
-    if (!norm.finite) return one.write_not_a_number();
-    norm.to_unit(one.right_sides, one.dimension, b, lu.order);
-    for (int64_t i = 0; i < lu.order; i++) residual[i] = b[i], x[i] = 0;
+    const CayleyClass<Real>& one = few.one;
     // X A = B is solved for rows, so A is the transpose.
     one.triangle.write_shifted(Factor(-0.5 * one.sign), lu.matrix, lu.order);
     lu.factorise();
+    double largest = 0;
+    for (int64_t v = 0; v < one.vectors; v++) {
+      const Norm norm = few.norm(v);
+      const double error = norm.finite ? solve(v, norm) : 0;
+      few.write(v, norm, x);
+      if (!(error <= largest)) largest = error;
+      if (error != error) return error;
+    }
+    few.write_gradient();
+    return largest;
+  }
+
+ private:
+  const FewVectors<Real> few;
+  UnpivotedLu<Factor> lu;
+  Factor* correction;
+  double *b, *x, *residual;
+
+  double solve(int64_t v, const Norm& norm) {
+    const CayleyClass<Real>& one = few.one;
+    norm.to_unit(one.right_sides + v * one.dimension, one.dimension, b, lu.order);
+    for (int64_t i = 0; i < lu.order; i++) residual[i] = b[i], x[i] = 0;
     double error = 1, before;
     do {
       before = error;
@@ -37,15 +55,8 @@ class SingleElimination {
       for (int64_t i = 0; i < one.dimension; i++) x[i] += correction[i];
       error = one.triangle.residual(0.5 * one.sign, b, x, residual);
     } while (error > Accuracy<Real>::wanted && error < 0.1 * before);
-    single.write(norm, x);
     return error;
   }
-
- private:
-  const SingleVector<Real> single;
-  UnpivotedLu<Factor> lu;
-  Factor* correction;
-  double *b, *x, *residual;
 };
 
 // Many right sides: factors in double precision. Where there are as many right sides as dimensions, the identity's rows

@@ -5,30 +5,39 @@
 namespace ciss {
 namespace CISS_ISA {
 
-// One right side, solved by products.
+// Few right sides, solved by products.
 template <class Real>
 class Iteration {
  public:
   Iteration(const CayleyTask& task, int64_t item, Scratch& scratch)
-      : single(task, item, scratch),
+      : few(task, item, scratch),
         twice_skew(task.dimension, scratch),
         krylov(twice_skew, task.dimension, task.sign, scratch),
         b(scratch.take<Real>(SkewTiles<Real>::padded(task.dimension))),
         x(scratch.take<Real>(SkewTiles<Real>::padded(task.dimension))) {}
 
   int run() {
-    const CayleyClass<Real>& one = single.one;
-    const Norm norm(one.right_sides, one.dimension);
-    if (!norm.finite) return -1;
-    norm.to_unit(one.right_sides, one.dimension, b, SkewTiles<Real>::padded(one.dimension));
+    const CayleyClass<Real>& one = few.one;
     twice_skew.pack(one.triangle.entries);
-    const int products = krylov.solve(b, x);
-    if (products >= 0) single.write(norm, x);
+    // An elimination is worth that many products, and the solutions with its factors some more.
+    const int most_products = 64 + 16 * int(one.vectors);
+    int products = 0;
+    for (int64_t v = 0; v < one.vectors; v++) {
+      const Norm norm = few.norm(v);
+      if (norm.finite) {
+        norm.to_unit(one.right_sides + v * one.dimension, one.dimension, b, SkewTiles<Real>::padded(one.dimension));
+        const int taken = krylov.solve(b, x, most_products - products);
+        if (taken < 0) return -1;
+        products += taken;
+      }
+      few.write(v, norm, x);
+    }
+    few.write_gradient();
     return products;
   }
 
  private:
-  const SingleVector<Real> single;
+  const FewVectors<Real> few;
   SkewTiles<Real> twice_skew;
   SkewKrylov<Real> krylov;
   Real *b, *x;
@@ -43,8 +52,8 @@ static size_t bytes_of(const CayleyTask& task) {
 
 template <class Real>
 static size_t workspace_of(const CayleyTask& task) {
-  if (task.vectors != 1) return bytes_of<ManyElimination<Real>>(task);
-  const size_t direct = bytes_of<SingleElimination<Real, double>>(task), iterative = bytes_of<Iteration<Real>>(task);
+  if (!task.few()) return bytes_of<ManyElimination<Real>>(task);
+  const size_t direct = bytes_of<FewElimination<Real, double>>(task), iterative = bytes_of<Iteration<Real>>(task);
   return direct > iterative ? direct : iterative;
 }
 
@@ -64,11 +73,11 @@ template <class Real>
 static double eliminate_in(const CayleyTask& task, int64_t item, void* workspace) {
   const CayleyClass<Real> one(task, item);
   if (!one.triangle.finite()) return one.write_not_a_number();
-  if (task.vectors != 1) return run<ManyElimination<Real>>(task, item, workspace);
+  if (!task.few()) return run<ManyElimination<Real>>(task, item, workspace);
   // Factors of the arithmetic's own precision suffice unless S is very large.
-  const double error = run<SingleElimination<Real, Real>>(task, item, workspace);
+  const double error = run<FewElimination<Real, Real>>(task, item, workspace);
   if (error <= Accuracy<Real>::accepted || sizeof(Real) == 8) return error;
-  return run<SingleElimination<Real, double>>(task, item, workspace);
+  return run<FewElimination<Real, double>>(task, item, workspace);
 }
 
 static size_t workspace_bytes(const CayleyTask& task, bool double_precision) {

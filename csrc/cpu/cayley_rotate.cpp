@@ -13,7 +13,7 @@ CayleyFailure cayley_rotate(const CayleyTask& task, bool double_precision, int32
   failure.accepted = kernels.accepted_error(double_precision);
   if (task.classes == 0) return failure;
   const size_t workspace = kernels.workspace_bytes(task, double_precision);
-  if (task.vectors == 1)
+  if (task.few())
     parallel_for(task.classes, threads, [&](int64_t item) {
       if (iterations[item] == SOLVED_DIRECTLY) return;
       const int products = kernels.iterate(task, item, double_precision, thread_workspace(workspace));

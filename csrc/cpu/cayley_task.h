@@ -20,14 +20,16 @@ struct CayleyTask {
   const void* forward_solutions = nullptr;
   void* grad_params = nullptr;
 
+  // Few vectors are solved for one by one, many together.
+  bool few() const { return vectors <= 8; }
   int64_t param_count() const { return dimension * (dimension - 1) / 2; }
 };
 
 struct CayleyKernels {
   // Bytes of scratch memory that `iterate` and `eliminate` need.
   size_t (*workspace_bytes)(const CayleyTask&, bool double_precision);
-  // For tasks with one vector a class. Returns the number of products with S, or -1 if nothing was written: the
-  // solution takes too many of them or is not finite.
+  // For tasks with few vectors. Returns the number of products with S; -1 where they would be too many or a parameter is
+  // not finite: then `eliminate` has to do it.
   int (*iterate)(const CayleyTask&, int64_t item, bool double_precision, void* workspace);
   // Always writes. Returns how far the solutions are off at most, relative to the right sides' norm; 0 where parameters
   // are not finite, which gives NaN.

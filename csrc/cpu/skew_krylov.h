@@ -23,8 +23,6 @@ struct Accuracy<double> {
 template <class Real>
 class SkewKrylov {
  public:
-  // Products of S with a vector that are about as dear as an elimination.
-  static constexpr int MOST_PRODUCTS = 80;
   // After so many of them the residual must have come down to a tenth: it will hardly get far enough otherwise.
   static constexpr int TRIAL_PRODUCTS = 16;
   // So many with a small S leave no room for the recurrences to drift: the residual need not be computed afresh.
@@ -41,9 +39,10 @@ class SkewKrylov {
     residual = scratch.take<Real>(size);
   }
 
-  // Solves (I + S) x = b for a `b` of norm 1 or 0. Returns the number of products it took; -1 where they do not suffice
-  // or something is not finite.
-  int solve(const Real* b, Real* x) {
+  // Solves (I + S) x = b for a `b` of norm 1 or 0. Returns the number of products it took; -1 where about
+  // `most_products` do not suffice or something is not finite.
+  int solve(const Real* b, Real* x, int most_products) {
+    most = most_products;
     V squares{};
     for (int64_t i = 0; i < size; i += L) {
       store(x + i, V{});
@@ -70,7 +69,7 @@ class SkewKrylov {
   const SkewTiles<Real>& twice_skew;  // U - U^T
   const Real half;
   const int64_t size;  // of padded vectors
-  int products = 0;
+  int products = 0, most = 0;
   double largest_beta = 0;  // entry of the tridiagonal matrix
   Real *v, *v_before, *w, *w_before, *product, *residual;
 
@@ -98,7 +97,7 @@ class SkewKrylov {
     }
     double beta = 0, cosine = 1, sine = 0, sine_before = 0, remaining = norm;
     while (__builtin_fabs(remaining) > Accuracy<Real>::wanted) {
-      if (products >= MOST_PRODUCTS || (products == TRIAL_PRODUCTS && __builtin_fabs(remaining) > 0.1)) return false;
+      if (products >= most || (products == TRIAL_PRODUCTS && __builtin_fabs(remaining) > 0.1)) return false;
       twice_skew.multiply(v, product);
       products++;
       V squares{};

@@ -169,8 +169,9 @@ def cayley_skew_matrices() -> Callable[..., Tensor]:
 @pytest.fixture(scope="session")
 def needs_kernel() -> None:
     """Skips where there are no compiled kernels."""
-    if native.library is None:
-        pytest.skip(f"no compiled kernels: {native.unavailable_reason}")
+    reason = native.reason_without("cayley_rotate")
+    if reason is not None:
+        pytest.skip(f"no compiled kernels: {reason}")
 
 
 @pytest.fixture(autouse=True)

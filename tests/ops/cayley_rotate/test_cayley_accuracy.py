@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("needs_kernel")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("vectors", [None, 1, 2, 5, 40, 70])
+@pytest.mark.parametrize("vectors", [None, 1, 2, 8, 9, 40, 70])
 @pytest.mark.parametrize("dimension", [1, 2, 3, 8, 16, 17, 33, 64])
 def test_sizes(cayley_inputs, cayley_matches, dimension, vectors, dtype) -> None:
     for norm in NORMS:
@@ -21,7 +21,7 @@ def test_sizes(cayley_inputs, cayley_matches, dimension, vectors, dtype) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("dimension", "vectors"), [(256, None), (300, None), (256, 3), (256, 260), (300, 301)])
+@pytest.mark.parametrize("dimension, vectors", [(256, None), (300, None), (256, 2), (256, 9), (256, 260), (300, 301)])
 def test_the_dimensions_of_networks(cayley_inputs, cayley_matches, dimension, vectors, dtype) -> None:
     for norm in (0.05, 3.0, 100.0):
         cayley_matches(cayley_inputs(classes=1, dimension=dimension, vectors=vectors, norm=norm, dtype=dtype))
@@ -60,7 +60,7 @@ def test_single_vectors_keep_their_length(cayley_inputs, norm) -> None:
 
 
 def test_one_vector_or_one_of_many(cayley_inputs) -> None:
-    # Iterated, solved directly for few vectors, and through the identity's rows for many: the same rotation.
+    # Iterated, solved directly, and through the identity's rows where there are more than dimensions.
     params, vectors = cayley_inputs(classes=2, dimension=48, vectors=60, norm=2.0)
     many = ciss_fast.cayley_rotate(params, vectors, backend="cpu")
     few = ciss_fast.cayley_rotate(params, vectors[:, 10:20].contiguous(), backend="cpu")
@@ -117,9 +117,20 @@ class TestIterations:
             assert all(0 < count <= 40 for count in self.count(inputs))
             cayley_matches(inputs)
 
-    def test_many_vectors_are_solved_directly(self, cayley_inputs) -> None:
-        assert self.count(cayley_inputs(classes=2, vectors=2)) == [SOLVED_DIRECTLY] * 2
-        assert self.count(cayley_inputs(classes=2, vectors=1, norm=0.1))[0] > 0
+    def test_few_vectors_add_up_and_many_are_solved_directly(self, cayley_inputs) -> None:
+        inputs = cayley_inputs(classes=2, dimension=64, vectors=9, norm=0.3)
+        single = torch.tensor([self.count(inputs._replace(vectors=inputs.vectors[:, s])) for s in range(8)])
+        assert self.count(inputs._replace(vectors=inputs.vectors[:, :8])) == single.sum(dim=0).tolist()
+        assert self.count(inputs) == [SOLVED_DIRECTLY] * 2
+        assert self.count(inputs._replace(vectors=inputs.vectors[:, :0])) == [0] * 2
+
+    def test_both_sides_of_the_limit_for_few_vectors(self, cayley_inputs, cayley_matches) -> None:
+        counts = []
+        for norm in (1.0, 1.5, 2.0, 2.5, 3.0, 4.0):
+            inputs = cayley_inputs(classes=1, dimension=256, vectors=4, norm=norm)
+            counts += self.count(inputs)
+            cayley_matches(inputs)
+        assert counts[0] > 0 and counts[-1] == SOLVED_DIRECTLY
 
     def test_reference(self, cayley_inputs) -> None:
         _, iterations = ciss_fast.cayley_rotate(*cayley_inputs(), backend="reference", return_iterations=True)
@@ -127,7 +138,7 @@ class TestIterations:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
-@pytest.mark.parametrize("vectors", [None, 3, 20])
+@pytest.mark.parametrize("vectors", [None, 3, 12, 20])
 def test_scale_of_the_vectors(cayley_inputs, vectors, scale) -> None:
     for norm in (1.0, 50.0):
         params, x = cayley_inputs(dimension=16, vectors=vectors, norm=norm)
@@ -136,7 +147,7 @@ def test_scale_of_the_vectors(cayley_inputs, vectors, scale) -> None:
 
 
 @pytest.mark.parametrize("norm", [1.0, 50.0])
-@pytest.mark.parametrize("vectors", [None, 3, 20])
+@pytest.mark.parametrize("vectors", [None, 3, 12, 20])
 def test_zero_vectors_and_gradients(cayley_inputs, cayley_evaluate, vectors, norm) -> None:
     inputs = cayley_inputs(dimension=16, vectors=vectors, norm=norm)
     nothing = torch.zeros_like(inputs.vectors)
@@ -146,14 +157,14 @@ def test_zero_vectors_and_gradients(cayley_inputs, cayley_evaluate, vectors, nor
     assert (result.grad_params == 0).all() and (result.grad_vectors == 0).all()
 
 
-@pytest.mark.parametrize("vectors", [None, 3, 40])
+@pytest.mark.parametrize("vectors", [None, 3, 20, 40])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_vectors(cayley_inputs, cayley_matches, vectors, dtype) -> None:
     for norm in (1.0, 50.0):
         cayley_matches(cayley_inputs(dimension=33, vectors=vectors, norm=norm, dtype=dtype))
 
 
-@pytest.mark.parametrize("vectors", [None, 3, 40])
+@pytest.mark.parametrize("vectors", [None, 3, 20, 40])
 def test_mixed_types_are_computed_in_double_precision(cayley_inputs, cayley_matches, vectors) -> None:
     inputs = cayley_inputs(dimension=33, vectors=vectors, norm=4.0, dtype=torch.float64)
     cayley_matches(inputs._replace(params=inputs.params.float()), tolerance=1e-7)
@@ -161,7 +172,7 @@ def test_mixed_types_are_computed_in_double_precision(cayley_inputs, cayley_matc
     assert rotated.rotated.dtype == torch.float32 and rotated.grad_params.dtype == torch.float64
 
 
-@pytest.mark.parametrize("vectors", [None, 4, 40])
+@pytest.mark.parametrize("vectors", [None, 4, 12, 40])
 @pytest.mark.parametrize("norm", [1.0, 50.0])
 def test_strides(cayley_inputs, cayley_evaluate, vectors, norm) -> None:
     inputs = cayley_inputs(dimension=17, vectors=vectors, norm=norm)

@@ -10,6 +10,7 @@ CASES = [  # classes, dimension, vectors
     (5, 64, None),
     (3, 256, None),
     (4, 40, 3),
+    (4, 40, 20),
     (5, 24, 150),
     (1, 33, 40),
     (9, 1, None),

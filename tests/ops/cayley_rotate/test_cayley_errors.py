@@ -69,7 +69,7 @@ def test_message_of_the_backward_operator(needs_kernel, changes, kind, message) 
         torch.ops.ciss_fast.cayley_rotate_backward(*(BACKWARD | changes).values(), True)
 
 
-@pytest.mark.parametrize("vectors", [None, 3, 70])
+@pytest.mark.parametrize("vectors", [None, 3, 20, 70])
 def test_rotations_beyond_the_arithmetic(cayley_inputs, vectors) -> None:
     # Never a wrong answer: R is orthogonal, so a result of another length was one.
     for norm in (1e3, 1e4, 1e5, 1e6, 1e8, 1e12, 1e20, 1e30, 1e36):

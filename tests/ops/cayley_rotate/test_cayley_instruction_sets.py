@@ -28,7 +28,7 @@ draw, matches, evaluate = conftest.draw_inputs, conftest.assert_matches, conftes
 
 for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
     for dimension in (1, 2, 5, 16, 31, 64):
-        for vectors in (None, 3, 70):
+        for vectors in (None, 3, 20, 70):
             for norm in (0.0, 0.3, 3.0, 30.0):
                 matches(draw(dimension=dimension, vectors=vectors, norm=norm, dtype=dtype))
 for dimension in (256, 300):
@@ -45,7 +45,7 @@ for norm in (1.0, 100.0):
         error = float((rotated @ rotated.T - torch.eye(count, dtype=torch.float64)).abs().max())
         assert error <= 1e-5, (norm, error)
 
-for vectors in (None, 3, 40):
+for vectors in (None, 3, 20, 40):
     for norm in (1.0, 40.0):
         inputs = draw(classes=5, dimension=33, vectors=vectors, norm=norm)
         torch.set_num_threads(1)
