@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import memory, softmax_loss
+from benchmarks import logits_loss, memory
 from benchmarks.__main__ import main, select
+from benchmarks.logits_loss import LossCase
 from benchmarks.measure import check_errors
 from benchmarks.softmax_loss import CASES, MIXES
 from ciss_fast import native
@@ -29,7 +30,7 @@ def same_threads_afterwards() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def case_named(name: str) -> softmax_loss.LossCase:
+def case_named(name: str) -> LossCase:
     return next(case for case in CASES if case.name == name)
 
 
@@ -69,8 +70,8 @@ WRONG = {
 def test_wrong_candidate_is_refused(
     wrong: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    right = softmax_loss.our_loss
-    monkeypatch.setattr(softmax_loss, "our_loss", lambda *a, **k: WRONG[wrong](right(*a, **k)))
+    right = logits_loss.our_loss
+    monkeypatch.setattr(logits_loss, "our_loss", lambda *a, **k: WRONG[wrong](right(*a, **k)))
     assert main([*QUICK, "--cases", "call-overhead", "--output", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert "call-overhead" not in captured.out and "ours" not in captured.out

@@ -12,16 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = 255
-
-
-def enlarge(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
-    """Float32 logits at the label's size; half-precision ones are widened while they are small."""
-    size = label.shape[1:]
-    logits = logits.float()
-    if logits.shape[2:] == size:
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
+from .logits_loss import IGNORED, enlarge
 
 
 def mean_over(values: Tensor, region: Tensor) -> Tensor:
