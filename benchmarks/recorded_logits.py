@@ -3,7 +3,9 @@
 ``data/dkd_logits.npz`` holds what DKD's student and teacher say of a few validation images of the embedded data set
 (`record_logits` has made it): ``student`` [images, 1 + 6 + 6, 32, 32] after two steps of six classes, ``teacher``
 [images, 1 + 6, 32, 32] after the first one, float16, channel 0 the auxiliary classifier's; and ``about``, which says
-how the network was trained. The images have 512x512 pixels, the network's output stride is 16.
+how the network was trained. The images have 512x512 pixels, the network's output stride is 16. It is a small network
+trained for minutes (its mIoU is 43 % over old and new classes alike); neighbouring logits differ by 0.50 on average
+(0.70 those of new classes), independent normal ones of deviation 3 by 3.4.
 """
 
 from __future__ import annotations
