@@ -1,6 +1,7 @@
 """``python -m ciss_fast.demo``: forgetting and its cure, on embedded data, in a few minutes.
 
-Trains the recipe ``demo`` with fine-tuning, then MiB and ALIFE from the same base step, and compares them.
+Trains the recipe ``demo`` with every method and compares them. Methods whose heads are of one family (softmax:
+fine-tuning, MiB, ALIFE, ALIFE-M; sigmoid: DKD, DKD-M) start from the same base step.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from ciss_fast.engine.config import load_recipe
 from ciss_fast.engine.precision import quicker_precision
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.run import train
+from ciss_fast.methods import get_method
 
-METHODS = ("fine-tuning", "mib", "alife")
+METHODS = ("fine-tuning", "mib", "alife", "alife-m", "dkd", "dkd-m")
 
 
 def run_demo(output: Path) -> None:
@@ -26,11 +28,13 @@ def run_demo(output: Path) -> None:
     again.
     """
     reporter, start = Reporter(), time.monotonic()
-    base = output / METHODS[0]
+    bases: dict[str, Path] = {}
     for method in METHODS:
         settings = {"method": method, "output": str(output / method), "precision": quicker_precision()}
-        if method != METHODS[0]:
-            settings["base_from"] = str(base)
+        family = get_method(method).prediction_kind
+        if family in bases:
+            settings["base_from"] = str(bases[family])
+        bases.setdefault(family, output / method)
         train(load_recipe("demo").with_settings(settings), reporter)
         reporter.message("")
     table, plot = compare_runs([output / method for method in METHODS])

@@ -1,7 +1,8 @@
-"""Runs small enough for a test: 32-pixel shapes, two iterations a step."""
+"""Runs small enough for a test: 32-pixel shapes, two iterations a step; and a part of Pascal VOC."""
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,16 @@ def alife_run(tmp_path_factory, tiny_train) -> Path:
 def dkd_run(tmp_path_factory, tiny_train) -> Path:
     """A finished run of DKD; as `alife_run`."""
     return tiny_train(tmp_path_factory.mktemp("runs") / "dkd", method="dkd")
+
+
+@pytest.fixture(scope="session")
+def voc_part(shared_file, tmp_path_factory) -> Path:
+    """Every third training image and every fiftieth test image of the part."""
+    folder = tmp_path_factory.mktemp("voc")
+    with tarfile.open(shared_file("data/voc12part_bal320.tar")) as archive:
+        archive.extractall(folder, filter="data")
+    (lists,) = folder.glob("**/ImageSets/Segmentation")
+    for name, every in (("train", 3), ("val", 50)):
+        path = lists / f"{name}.txt"
+        path.write_text("\n".join(path.read_text().split()[::every]) + "\n")
+    return folder

@@ -1,8 +1,5 @@
 """A short ALIFE-M run on real images: a part of Pascal VOC, which the tests skip where it is not there."""
 
-import tarfile
-from pathlib import Path
-
 import pytest
 
 from ciss_fast.engine.config import load_recipe
@@ -16,19 +13,6 @@ SETTINGS = {
     "epochs_base": 0.05, "epochs_later": 0.05, "rotation_epochs": 0.1, "replay_epochs": 0.05, "features_per_class": 5,
     "previews": 2, "log_every": 1,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def voc_part(shared_file, tmp_path_factory) -> Path:
-    """Every third training image and every fiftieth test image of the part."""
-    folder = tmp_path_factory.mktemp("voc")
-    with tarfile.open(shared_file("data/voc12part_bal320.tar")) as archive:
-        archive.extractall(folder, filter="data")
-    (lists,) = folder.glob("**/ImageSets/Segmentation")
-    for name, every in (("train", 3), ("val", 50)):
-        path = lists / f"{name}.txt"
-        path.write_text("\n".join(path.read_text().split()[::every]) + "\n")
-    return folder
 
 
 @pytest.mark.slow
