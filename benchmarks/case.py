@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 # One module of this package each, with a sequence CASES.
-OPS = ("prototypes", "reasoning_loss", "sigmoid_loss", "softmax_loss")
+OPS = ("cayley_rotate", "prototypes", "reasoning_loss", "sigmoid_loss", "softmax_loss")
 
 
 @dataclass(frozen=True)

@@ -12,36 +12,61 @@ namespace CISS_ISA {
 template <class Real, class Factor>
 class FewElimination {
  public:
-  FewElimination(const CayleyTask& task, int64_t item, Scratch& scratch)
-      : few(task, item, scratch), lu(task.dimension, scratch), correction(scratch.take<Factor>(lu.order)) {
+  // slot: where the factors stay for the backward pass, or where that finds them; may be null.
+  FewElimination(const CayleyTask& task, int64_t item, Scratch& scratch, Factor* slot = nullptr)
+      : few(task, item, scratch),
+        is_ready(slot && task.factors_ready && slot[0] == 1),
+        slot(task.factors_ready ? nullptr : slot),
+        lu(task.dimension, is_ready ? slot : scratch.take<Factor>(slot_size(task.dimension))),
+        correction(scratch.take<Factor>(lu.order)) {
     b = scratch.take<double>(lu.order);
     x = scratch.take<double>(lu.order);
     residual = scratch.take<double>(lu.order);
   }
 
+  // Elements of a slot. The first, a diagonal entry of U, is 1 in factors that are good for anything.
+  static int64_t slot_size(int64_t dimension) { return UnpivotedLu<Factor>::size(dimension); }
+
   // The largest error, relative to the right side's norm.
   double run() {
     const CayleyClass<Real>& one = few.one;
-    // X A = B is solved for rows, so A is the transpose.
-    one.triangle.write_shifted(Factor(-0.5 * one.sign), lu.matrix, lu.order);
-    lu.factorise();
+    if (!is_ready) {  // the transpose: rows are solved for
+      one.triangle.write_shifted(Factor(-0.5 * one.sign), lu.matrix, lu.order);
+      lu.factorise();
+    }
     double largest = 0;
     for (int64_t v = 0; v < one.vectors; v++) {
       const Norm norm = few.norm(v);
       const double error = norm.finite ? solve(v, norm) : 0;
       few.write(v, norm, x);
       if (!(error <= largest)) largest = error;
-      if (error != error) return error;
+      if (error != error) break;
     }
     few.write_gradient();
+    if (slot) keep_factors(largest <= Accuracy<Real>::accepted);
     return largest;
   }
 
  private:
   const FewVectors<Real> few;
+  const bool is_ready;  // lu has the forward pass's factors, of the transpose of its matrix: of this pass's matrix
+  Factor* const slot;   // to be filled
   UnpivotedLu<Factor> lu;
   Factor* correction;
   double *b, *x, *residual;
+
+  // Past the caches: many megabytes come between this pass and the backward pass.
+  void keep_factors(bool good) const {
+    constexpr int L = Simd<Factor>::lanes;
+    const int64_t size = slot_size(few.one.dimension);
+    const bool aligned = reinterpret_cast<uintptr_t>(slot) % sizeof(VectorOf<Factor>) == 0;
+    if (!good || !aligned) {
+      slot[0] = 0;
+      return;
+    }
+    for (int64_t i = 0; i < size; i += L) stream(slot + i, load(lu.matrix.data + i));
+    finish_streams();
+  }
 
   double solve(int64_t v, const Norm& norm) {
     const CayleyClass<Real>& one = few.one;
@@ -51,7 +76,10 @@ class FewElimination {
     do {
       before = error;
       for (int64_t i = 0; i < lu.order; i++) correction[i] = Factor(residual[i]);
-      lu.solve_rows({correction, lu.order}, 1);
+      if (is_ready)
+        lu.solve_column(correction);
+      else
+        lu.solve_rows({correction, lu.order}, 1);
       for (int64_t i = 0; i < one.dimension; i++) x[i] += correction[i];
       error = one.triangle.residual(0.5 * one.sign, b, x, residual);
     } while (error > Accuracy<Real>::wanted && error < 0.1 * before);
@@ -68,7 +96,7 @@ class ManyElimination {
       : one(task, item),
         through_identity(task.vectors >= task.dimension),
         rows(through_identity ? task.dimension : task.vectors),
-        lu(task.dimension, scratch),
+        lu(task.dimension, scratch.take<double>(UnpivotedLu<double>::size(task.dimension))),
         solved{scratch.take<double>((through_identity ? lu.order : rows) * lu.matrix.stride), lu.matrix.stride},
         chunk{scratch.take<Real>(CHUNK * lu.order), lu.order} {
     b_sum = scratch.take<double>(lu.order);

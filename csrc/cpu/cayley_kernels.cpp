@@ -63,21 +63,17 @@ static int iterate_in(const CayleyTask& task, int64_t item, void* workspace) {
   return Iteration<Real>(task, item, scratch).run();
 }
 
-template <class Work>
-static double run(const CayleyTask& task, int64_t item, void* workspace) {
-  Scratch scratch{static_cast<char*>(workspace)};
-  return Work(task, item, scratch).run();
-}
-
 template <class Real>
-static double eliminate_in(const CayleyTask& task, int64_t item, void* workspace) {
+static double eliminate_in(const CayleyTask& task, int64_t item, void* slot, void* workspace) {
   const CayleyClass<Real> one(task, item);
   if (!one.triangle.finite()) return one.write_not_a_number();
-  if (!task.few()) return run<ManyElimination<Real>>(task, item, workspace);
+  Scratch scratch{static_cast<char*>(workspace)};
+  if (!task.few()) return ManyElimination<Real>(task, item, scratch).run();
   // Factors of the arithmetic's own precision suffice unless S is very large.
-  const double error = run<FewElimination<Real, Real>>(task, item, workspace);
+  const double error = FewElimination<Real, Real>(task, item, scratch, static_cast<Real*>(slot)).run();
   if (error <= Accuracy<Real>::accepted || sizeof(Real) == 8) return error;
-  return run<FewElimination<Real, double>>(task, item, workspace);
+  scratch.used = 0;
+  return FewElimination<Real, double>(task, item, scratch).run();
 }
 
 static size_t workspace_bytes(const CayleyTask& task, bool double_precision) {
@@ -89,9 +85,15 @@ static int iterate(const CayleyTask& task, int64_t item, bool double_precision, 
   return double_precision ? iterate_in<double>(task, item, workspace) : iterate_in<float>(task, item, workspace);
 }
 
-static double eliminate(const CayleyTask& task, int64_t item, bool double_precision, void* workspace) {
+static size_t slot_bytes(const CayleyTask& task, bool double_precision) {
+  return double_precision ? size_t(FewElimination<double, double>::slot_size(task.dimension)) * sizeof(double)
+                          : size_t(FewElimination<float, float>::slot_size(task.dimension)) * sizeof(float);
+}
+
+static double eliminate(const CayleyTask& task, int64_t item, bool double_precision, void* slot, void* workspace) {
   [[maybe_unused]] const FlushDenormals flush;
-  return double_precision ? eliminate_in<double>(task, item, workspace) : eliminate_in<float>(task, item, workspace);
+  return double_precision ? eliminate_in<double>(task, item, slot, workspace)
+                          : eliminate_in<float>(task, item, slot, workspace);
 }
 
 static double accepted_error(bool double_precision) {
@@ -99,7 +101,7 @@ static double accepted_error(bool double_precision) {
 }
 
 extern const CayleyKernels cayley_kernels;
-const CayleyKernels cayley_kernels = {workspace_bytes, iterate, eliminate, accepted_error};
+const CayleyKernels cayley_kernels = {workspace_bytes, iterate, slot_bytes, eliminate, accepted_error};
 
 }  // namespace CISS_ISA
 }  // namespace ciss

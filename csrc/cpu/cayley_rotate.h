@@ -12,8 +12,16 @@ struct CayleyFailure {
   double error = 0, accepted = 0;
 };
 
-// iterations [classes]: products with S that the solution took, or SOLVED_DIRECTLY. Classes that are marked so
-// beforehand are not iterated.
-CayleyFailure cayley_rotate(const CayleyTask& task, bool double_precision, int32_t* iterations, int threads);
+// First: the classes that products suffice for. iterations [classes]: their number, or SOLVED_DIRECTLY; classes that are
+// marked so beforehand are left as they are.
+void cayley_iterate(const CayleyTask& task, bool double_precision, int32_t* iterations, int threads);
+
+// Bytes of factors that the forward pass, whose iterations are given, leaves to the backward pass.
+size_t cayley_factor_bytes(const CayleyTask& task, bool double_precision, const int32_t* forward_iterations);
+
+// Then: the classes that are marked. `forward_iterations`: those of the forward pass, by which factors are found; in the
+// forward pass itself the same array.
+CayleyFailure cayley_eliminate(const CayleyTask& task, bool double_precision, const int32_t* iterations,
+                               const int32_t* forward_iterations, int threads);
 
 }  // namespace ciss

@@ -20,6 +20,11 @@ struct CayleyTask {
   const void* forward_solutions = nullptr;
   void* grad_params = nullptr;
 
+  // Factors of classes with few vectors that were solved directly, for the backward pass: one slot after the other, in
+  // the order of the classes. Null where they are not kept. `factors_ready`: they come from the forward pass.
+  void* factors = nullptr;
+  bool factors_ready = false;
+
   // Few vectors are solved for one by one, many together.
   bool few() const { return vectors <= 8; }
   int64_t param_count() const { return dimension * (dimension - 1) / 2; }
@@ -31,9 +36,11 @@ struct CayleyKernels {
   // For tasks with few vectors. Returns the number of products with S; -1 where they would be too many or a parameter is
   // not finite: then `eliminate` has to do it.
   int (*iterate)(const CayleyTask&, int64_t item, bool double_precision, void* workspace);
-  // Always writes. Returns how far the solutions are off at most, relative to the right sides' norm; 0 where parameters
+  // Bytes of a slot of factors.
+  size_t (*slot_bytes)(const CayleyTask&, bool double_precision);
+  // `slot`: this class's, or null. Always writes. Returns how far the solutions are off at most, relative to the right sides' norm; 0 where parameters
   // are not finite, which gives NaN.
-  double (*eliminate)(const CayleyTask&, int64_t item, bool double_precision, void* workspace);
+  double (*eliminate)(const CayleyTask&, int64_t item, bool double_precision, void* slot, void* workspace);
   // What `eliminate` must reach.
   double (*accepted_error)(bool double_precision);
 };

@@ -1,7 +1,7 @@
 // C = A B and C -= A B for small matrices that stay in the caches; compiled once per instruction set (see simd.h).
 #pragma once
 
-#include "simd.h"
+#include "interleave.h"
 
 namespace ciss {
 namespace CISS_ISA {
@@ -19,6 +19,21 @@ struct LeftMatrix {
   const Real* data;
   int64_t row_stride, column_stride;
 };
+
+// The products of as many rows of A as a vector has lanes with x [columns], a multiple of the lanes.
+template <class Real>
+CISS_INLINE VectorOf<Real> products_with_vector(const Matrix<Real>& A, const Real* x, int64_t columns) {
+  constexpr int L = Simd<Real>::lanes;
+  VectorOf<Real> sums[L];
+#pragma GCC unroll 16
+  for (int i = 0; i < L; i++) sums[i] = VectorOf<Real>{};
+  for (int64_t j = 0; j < columns; j += L) {
+    const VectorOf<Real> x_part = load(x + j);
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++) sums[i] += load(A.data + i * A.stride + j) * x_part;
+  }
+  return sums_of_rows<Real>(sums);
+}
 
 // ROWS rows and VECTORS vectors of C, kept in registers over the whole depth.
 template <bool SUBTRACT, int ROWS, int VECTORS, class Real>

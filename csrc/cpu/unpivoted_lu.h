@@ -3,7 +3,6 @@
 #pragma once
 
 #include "matrix_product.h"
-#include "scratch.h"
 
 namespace ciss {
 namespace CISS_ISA {
@@ -18,12 +17,15 @@ class UnpivotedLu {
 
   static int64_t padded(int64_t dimension) { return (dimension + BLOCK - 1) / BLOCK * BLOCK; }
 
-  UnpivotedLu(int64_t dimension, Scratch& scratch)
+  // Elements of memory: the matrix, whose rows would share few cache lines if they were a power of two apart, and the
+  // inverses.
+  static int64_t size(int64_t dimension) { return padded(dimension) * (padded(dimension) + 3 * BLOCK); }
+
+  UnpivotedLu(int64_t dimension, Real* memory)
       : order(padded(dimension)),
-        // Rows a power of two apart would share few cache lines.
-        matrix{scratch.take<Real>(order * (order + BLOCK)), order + BLOCK},
-        lower_inverses(scratch.take<Real>(order * BLOCK)),
-        upper_inverses(scratch.take<Real>(order * BLOCK)) {}
+        matrix{memory, order + BLOCK},
+        lower_inverses(memory + order * matrix.stride),
+        upper_inverses(lower_inverses + order * BLOCK) {}
 
   const int64_t order;
   const Matrix<Real> matrix;  // [order, order], to be filled in
@@ -40,6 +42,21 @@ class UnpivotedLu {
       divide_by_upper(B.part(first, first), rows, first, order - first);
     }
     divide_by_lower(B, order, 0, order);
+  }
+
+  // Solves A x = b, b being in the place of x [order].
+  void solve_column(Real* x) const {
+    Real block[BLOCK];
+    for (int64_t first = 0; first < order; first += BLOCK) {
+      subtract_products(first, 0, first, x);
+      multiply_block(lower_inverses + first * BLOCK, x + first, block);
+      memcpy(x + first, block, sizeof block);
+    }
+    for (int64_t first = order - BLOCK; first >= 0; first -= BLOCK) {
+      subtract_products(first, first + BLOCK, order, x);
+      multiply_block(upper_inverses + first * BLOCK, x + first, block);
+      memcpy(x + first, block, sizeof block);
+    }
   }
 
   // Solves X A = B in place, for the rows of B [rows, order].
@@ -175,6 +192,19 @@ class UnpivotedLu {
     divide_by_lower(B.part(0, h), rows, first + h, n - h);
     matrix_product<true>(left(B.part(0, h)), right(matrix.part(first + h, first)), B, rows, n - h, h);
     divide_by_lower(B, rows, first, h);
+  }
+
+  // From x's entries of the block at `first`: the products of the block's rows, from column `begin` to `end`, with x.
+  void subtract_products(int64_t first, int64_t begin, int64_t end, Real* x) const {
+    constexpr int L = Simd<Real>::lanes;
+    for (int64_t row = first; row < first + BLOCK; row += L)
+      store(x + row, load(x + row) - products_with_vector(matrix.part(row, begin), x + begin, end - begin));
+  }
+
+  static void multiply_block(Real* block, const Real* x, Real* out) {
+    constexpr int L = Simd<Real>::lanes;
+    for (int row = 0; row < BLOCK; row += L)
+      store(out + row, products_with_vector(Matrix<Real>{block + row * BLOCK, BLOCK}, x, BLOCK));
   }
 
   // B [rows, BLOCK] = B times a block.

@@ -59,5 +59,5 @@ def cayley_rotate(
         iterations = torch.full(params.shape[:1], SOLVED_DIRECTLY, dtype=torch.int32, device=params.device)
     else:
         need_gradient = torch.is_grad_enabled() and (params.requires_grad or vectors.requires_grad)
-        rotated, _, iterations = torch.ops.ciss_fast.cayley_rotate(params, vectors, need_gradient)
+        rotated, _, _, iterations = torch.ops.ciss_fast.cayley_rotate(params, vectors, need_gradient)
     return (rotated, iterations) if return_iterations else rotated

@@ -2,9 +2,16 @@
 
 With (I + S) x = b the result is 2 x - b; the backward pass solves the transposed system, (I - S) z = adjoint, the same
 way: the gradient on b is 2 z - adjoint, that on the parameters comes from x and z.
+
+Classes that are solved directly leave their factors to the backward pass. How many these are is known only when the
+forward pass has seen the numbers, whereas an operator's results have shapes that are known before. So the result
+``factors`` is always empty, and the factors are in the storage behind it. Where a copy has lost that storage, the
+backward pass factorises again.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,11 +22,11 @@ from .checks import check_gradient_tensors, check_tensors
 library = torch.library.Library("ciss_fast", "FRAGMENT")
 library.define(
     "cayley_rotate(Tensor params, Tensor vectors, bool need_gradient) "
-    "-> (Tensor rotated, Tensor solutions, Tensor iterations)"
+    "-> (Tensor rotated, Tensor solutions, Tensor factors, Tensor iterations)"
 )
 library.define(
-    "cayley_rotate_backward(Tensor params, Tensor solutions, Tensor iterations, Tensor upstream, bool need_params) "
-    "-> (Tensor grad_params, Tensor grad_vectors)"
+    "cayley_rotate_backward(Tensor params, Tensor solutions, Tensor factors, Tensor iterations, Tensor upstream, "
+    "bool need_params) -> (Tensor grad_params, Tensor grad_vectors)"
 )
 
 
@@ -35,27 +42,25 @@ def _solve(
     params: Tensor,
     right_sides: Tensor,
     sign: int,
-    iterations: Tensor,
     rotated: Tensor,
-    solutions: Tensor | None = None,
-    forward_solutions: Tensor | None = None,
-    grad_params: Tensor | None = None,
+    iterations: Tensor,
+    **more: int | Callable[[int], int] | None,
 ) -> None:
-    """Everything dense and of one type; the last four arguments but `forward_solutions` are written."""
+    """Everything dense and of one type. ``rotated`` and ``iterations`` are written; for the rest see csrc/bindings."""
     kernel = native.function("cayley_rotate")
-    classes, dimension = right_sides.shape[0], right_sides.shape[-1]
+    optional = dict.fromkeys(
+        ("solutions", "forward_solutions", "grad_params", "forward_iterations", "factors", "factor_bytes"), 0
+    )
     item, error, accepted = kernel(
         params=params.data_ptr(),
         right_sides=right_sides.data_ptr(),
         sign=sign,
         rotated=rotated.data_ptr(),
-        solutions=0 if solutions is None else solutions.data_ptr(),
-        forward_solutions=0 if forward_solutions is None else forward_solutions.data_ptr(),
-        grad_params=0 if grad_params is None else grad_params.data_ptr(),
         iterations=iterations.data_ptr(),
-        classes=classes,
+        **(optional | {"new_factors": None} | more),
+        classes=right_sides.shape[0],
         vectors=1 if right_sides.dim() == 2 else right_sides.shape[1],
-        dimension=dimension,
+        dimension=right_sides.shape[-1],
         double_precision=right_sides.dtype == torch.float64,
         threads=torch.get_num_threads(),
     )
@@ -67,28 +72,44 @@ def _solve(
         )
 
 
-def _cayley_rotate_cpu(params: Tensor, vectors: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _cayley_rotate_cpu(params: Tensor, vectors: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     check_tensors(params, vectors)
     dtype = _arithmetic_type(params, vectors)
     right_sides = _dense(vectors, dtype)
     rotated = torch.empty_like(right_sides)
     solutions = torch.empty_like(right_sides) if need_gradient else right_sides.new_empty(0)
+    factors = right_sides.new_empty(0, dtype=torch.uint8)
     iterations = torch.zeros(params.shape[0], dtype=torch.int32)
-    _solve(_dense(params, dtype), right_sides, 1, iterations, rotated, solutions if need_gradient else None)
-    return rotated.to(vectors.dtype), solutions, iterations
+
+    def new_factors(size: int) -> int:
+        nonlocal factors
+        factors = right_sides.new_empty(size, dtype=torch.uint8)
+        return factors.data_ptr()
+
+    _solve(
+        _dense(params, dtype),
+        right_sides,
+        1,
+        rotated,
+        iterations,
+        solutions=solutions.data_ptr() if need_gradient else 0,
+        new_factors=new_factors if need_gradient else None,
+    )
+    return rotated.to(vectors.dtype), solutions, factors[:0], iterations
 
 
-def _cayley_rotate_fake(params: Tensor, vectors: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _cayley_rotate_fake(params: Tensor, vectors: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = _arithmetic_type(params, vectors)
     return (
         vectors.new_empty(vectors.shape),
         vectors.new_empty(vectors.shape if need_gradient else (0,), dtype=dtype),
+        vectors.new_empty(0, dtype=torch.uint8),
         vectors.new_empty(params.shape[0], dtype=torch.int32),
     )
 
 
 def _cayley_rotate_backward_cpu(
-    params: Tensor, solutions: Tensor, iterations: Tensor, upstream: Tensor, need_params: bool
+    params: Tensor, solutions: Tensor, factors: Tensor, iterations: Tensor, upstream: Tensor, need_params: bool
 ) -> tuple[Tensor, Tensor]:
     check_tensors(params, upstream)
     check_gradient_tensors(solutions, iterations, upstream)
@@ -97,31 +118,36 @@ def _cayley_rotate_backward_cpu(
     grad_vectors = torch.empty_like(right_sides)
     dense_params = _dense(params, dtype)
     grad_params = torch.empty_like(dense_params) if need_params else None
+    forward_solutions, forward_iterations = solutions.contiguous(), iterations.contiguous()
+    storage = factors.untyped_storage()
     _solve(
         dense_params,
         right_sides,
         -1,
-        iterations.clone(),  # says which classes are solved directly; counts of the backward pass are not kept
         grad_vectors,
-        forward_solutions=solutions.contiguous() if need_params else None,
-        grad_params=grad_params,
+        forward_iterations.clone(),  # says which classes are solved directly; counts of the backward pass are not kept
+        forward_solutions=forward_solutions.data_ptr() if need_params else 0,
+        grad_params=0 if grad_params is None else grad_params.data_ptr(),
+        forward_iterations=forward_iterations.data_ptr(),
+        factors=storage.data_ptr(),
+        factor_bytes=storage.nbytes(),
     )
     grad_params = params.new_empty(0) if grad_params is None else grad_params.to(params.dtype)
     return grad_params, grad_vectors.to(upstream.dtype)
 
 
 def _cayley_rotate_backward_fake(
-    params: Tensor, solutions: Tensor, iterations: Tensor, upstream: Tensor, need_params: bool
+    params: Tensor, solutions: Tensor, factors: Tensor, iterations: Tensor, upstream: Tensor, need_params: bool
 ) -> tuple[Tensor, Tensor]:
     return params.new_empty(params.shape if need_params else (0,)), upstream.new_empty(upstream.shape)
 
 
 def _setup_context(ctx, inputs, output) -> None:
     params, _, ctx.has_solutions = inputs
-    _, solutions, iterations = output
-    ctx.mark_non_differentiable(solutions, iterations)
+    _, solutions, factors, iterations = output
+    ctx.mark_non_differentiable(solutions, factors, iterations)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(params, solutions, iterations)
+    ctx.save_for_backward(params, solutions, factors, iterations)
 
 
 def _backward(ctx, upstream: Tensor | None, *unused: Tensor | None):
@@ -129,10 +155,10 @@ def _backward(ctx, upstream: Tensor | None, *unused: Tensor | None):
         return None, None, None
     if not ctx.has_solutions:
         raise RuntimeError("cayley_rotate: the gradient was not asked for when the vectors were rotated")
-    params, solutions, iterations = ctx.saved_tensors
+    params, solutions, factors, iterations = ctx.saved_tensors
     need_params, need_vectors = ctx.needs_input_grad[:2]
     grad_params, grad_vectors = torch.ops.ciss_fast.cayley_rotate_backward(
-        params, solutions, iterations, upstream, need_params
+        params, solutions, factors, iterations, upstream, need_params
     )
     return grad_params if need_params else None, grad_vectors if need_vectors else None, None
 

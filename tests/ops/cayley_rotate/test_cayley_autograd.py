@@ -29,14 +29,15 @@ def test_operator_for_one_of_the_gradients(cayley_inputs) -> None:
         torch.library.opcheck(torch.ops.ciss_fast.cayley_rotate.default, (one, other, True))
 
 
+@pytest.mark.parametrize("norm", [0.5, 40.0], ids=["iterated", "direct"])
 @pytest.mark.parametrize("need_params", [True, False])
 @pytest.mark.parametrize("vectors", [None, 3])
-def test_operator_of_the_backward_pass(cayley_inputs, vectors, need_params) -> None:
-    params, x = cayley_inputs(classes=2, dimension=9, vectors=vectors)
-    _, solutions, iterations = torch.ops.ciss_fast.cayley_rotate(params, x, True)
-    arguments = (params, solutions, iterations, torch.ones_like(x), need_params)
+def test_operator_of_the_backward_pass(cayley_inputs, vectors, need_params, norm) -> None:
+    params, x = cayley_inputs(classes=2, dimension=33, vectors=vectors, norm=norm)
+    _, solutions, factors, iterations = torch.ops.ciss_fast.cayley_rotate(params, x, True)
+    arguments = (params, solutions, factors, iterations, torch.ones_like(x), need_params)
     torch.library.opcheck(torch.ops.ciss_fast.cayley_rotate_backward.default, arguments)
-    assert torch.equal(iterations, torch.ops.ciss_fast.cayley_rotate(params, x, True)[2])  # read, not written
+    assert torch.equal(iterations, torch.ops.ciss_fast.cayley_rotate(params, x, True)[3])  # read, not written
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
@@ -70,10 +71,85 @@ def test_no_gradient_is_prepared_where_none_is_wanted(cayley_inputs) -> None:
     assert not ciss_fast.cayley_rotate(params, x, backend="cpu").requires_grad
     with torch.no_grad():
         assert not ciss_fast.cayley_rotate(params.requires_grad_(), x, backend="cpu").requires_grad
-    rotated, solutions, _ = torch.ops.ciss_fast.cayley_rotate(params, x, False)
-    assert solutions.numel() == 0
+    rotated, solutions, factors, _ = torch.ops.ciss_fast.cayley_rotate(params, x, False)
+    assert solutions.numel() == factors.numel() == 0
     with pytest.raises(RuntimeError, match="^cayley_rotate: the gradient was not asked for"):
         rotated.sum().backward()
+
+
+class TestFactors:
+    """What direct solutions leave to the backward pass, behind a tensor without elements."""
+
+    NORMS = (60.0, 0.5, 30.0)
+
+    def inputs(self, draw, vectors: int | None):
+        """Classes 0 and 2 are solved directly, class 1 is not."""
+        parts = [draw(classes=1, dimension=40, vectors=vectors, norm=norm, seed=int(norm)) for norm in self.NORMS]
+        return type(parts[0])(*(torch.cat(one) for one in zip(*parts, strict=True)))
+
+    def forward(self, inputs, need_gradient: bool = True):
+        return torch.ops.ciss_fast.cayley_rotate(*inputs, need_gradient)
+
+    def backward(self, inputs, solutions, factors, iterations):
+        upstream = torch.ones_like(inputs.vectors)
+        return torch.ops.ciss_fast.cayley_rotate_backward(
+            inputs.params, solutions, factors, iterations, upstream, True
+        )
+
+    @pytest.mark.parametrize("vectors", [None, 3, 20])
+    def test_size(self, cayley_inputs, vectors) -> None:
+        inputs = self.inputs(cayley_inputs, vectors)
+        _, _, factors, iterations = self.forward(inputs)
+        slot = 4 * 48 * (48 + 3 * 16)  # rows and columns are a multiple of 16
+        assert factors.shape == (0,)
+        assert factors.untyped_storage().nbytes() == (0 if vectors == 20 else 2 * slot)
+        assert self.forward(inputs, need_gradient=False)[2].untyped_storage().nbytes() == 0
+        assert self.forward(cayley_inputs(norm=0.5))[2].untyped_storage().nbytes() == 0
+
+    @pytest.mark.parametrize("vectors", [None, 3])
+    @pytest.mark.parametrize("storage", ["kept", "lost", "of another size", "zeros", "ones", "nan"])
+    def test_gradient(self, cayley_inputs, cayley_define, vectors, storage) -> None:
+        inputs = self.inputs(cayley_inputs, vectors)
+        _, solutions, factors, iterations = self.forward(inputs)
+        assert (iterations < 0).tolist() == [True, False, True]
+        if storage == "lost":
+            factors = factors.clone()
+        elif storage == "of another size":
+            factors = torch.zeros(1000, dtype=torch.uint8)[:0]
+        elif storage != "kept":
+            wrong = {"zeros": 0.0, "ones": 1.0, "nan": float("nan")}[storage]
+            factors = torch.full((factors.untyped_storage().nbytes() // 4,), wrong).view(torch.uint8)[:0]
+        before = bytes(factors.untyped_storage())
+        expected = cayley_define(inputs, torch.ones_like(inputs.vectors))
+        grad_params, grad_vectors = self.backward(inputs, solutions, factors, iterations)
+        torch.testing.assert_close(grad_vectors.double(), expected.grad_vectors, rtol=0, atol=5e-6)
+        for k in range(3):
+            largest = float(expected.grad_params[k].abs().max())
+            torch.testing.assert_close(
+                grad_params[k].double(), expected.grad_params[k], rtol=0, atol=1e-5 * largest
+            )
+        if storage == "kept":
+            assert bytes(factors.untyped_storage()) == before
+            again = self.backward(inputs, solutions, factors, iterations)
+            assert torch.equal(again[0], grad_params) and torch.equal(again[1], grad_vectors)
+
+    def test_they_are_used(self, cayley_inputs) -> None:
+        # Factors of other rotations that are close: the corrections get there, with other bits.
+        inputs = self.inputs(cayley_inputs, None)
+        _, solutions, factors, iterations = self.forward(inputs)
+        _, _, others, _ = self.forward(inputs._replace(params=inputs.params * 1.0001))
+        right = self.backward(inputs, solutions, factors, iterations)
+        close = self.backward(inputs, solutions, others, iterations)
+        torch.testing.assert_close(close[1], right[1], rtol=0, atol=5e-6)
+        assert torch.equal(close[1][1], right[1][1]) and not torch.equal(close[1], right[1])
+
+    def test_saved_tensors_that_are_copied(self, cayley_inputs, cayley_evaluate) -> None:
+        inputs = self.inputs(cayley_inputs, None)
+        expected = cayley_evaluate(inputs, backend="cpu")
+        with torch.autograd.graph.save_on_cpu():
+            result = cayley_evaluate(inputs, backend="cpu")
+        torch.testing.assert_close(result.grad_vectors, expected.grad_vectors, rtol=0, atol=5e-6)
+        torch.testing.assert_close(result.grad_params, expected.grad_params, rtol=1e-4, atol=1e-5)
 
 
 def test_second_derivative_is_an_error(cayley_inputs) -> None:

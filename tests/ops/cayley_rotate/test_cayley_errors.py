@@ -51,7 +51,8 @@ def test_message_of_the_operator(needs_kernel, changes, kind, message) -> None:
 
 
 BACKWARD = {
-    "params": PARAMS, "solutions": VECTORS, "iterations": torch.zeros(2, dtype=torch.int32), "upstream": VECTORS,
+    "params": PARAMS, "solutions": VECTORS, "factors": torch.empty(0, dtype=torch.uint8),
+    "iterations": torch.zeros(2, dtype=torch.int32), "upstream": VECTORS,
 }  # fmt: skip
 BACKWARD_CASES = [
     ({"solutions": VECTORS.half()}, TypeError, "solutions, iterations: .* got torch.float16, torch.int32"),
