@@ -1,5 +1,7 @@
-// Cross-entropy of scores against a teacher's; compiled once per instruction set (see simd.h).
-#include "reasoning_task.h"
+// The reasoning loss's kernels; compiled once per instruction set (see simd.h).
+#include "feature_tile.h"
+#include "reasoning_products.h"
+#include "scratch.h"
 #include "softplus.h"
 
 namespace ciss {
@@ -23,93 +25,92 @@ CISS_INLINE void binary_cross_entropy(VectorOf<Real> z, VectorOf<Real> z_teacher
   gradient = (V)((M)(target - student) ^ sign);
 }
 
-// Which term each of the coming scores belongs to: the pattern of an item's runs, long enough to load a vector anywhere.
 template <class Real>
-struct TermPattern {
-  typedef typename Simd<Real>::Integer Integer;
+struct ReasoningState {
+  typedef VectorOf<Real> V;
   static constexpr int L = Simd<Real>::lanes;
+  static constexpr int64_t N = TileRow<Real>::pixels;
 
-  int length = 0;
-  Real coefficient[LONGEST_PATTERN + 2 * L];
-  Integer first[LONGEST_PATTERN + 2 * L];  // all bits set: the first term
+  const ReasoningTask<Real>& task;
+  Scratch scratch;
+  const PixelAxes axes, axes_old, gradient_axes;
+  Real* features;    // [channels][N]: the student's
+  Real* others;      // the teacher's features, then the gradient on the student's
+  Real* scores;      // [rows][N]: the student's, then the gradient on them
+  Real* scores_old;  // [rows][N]: the teacher's
+  Real* room;        // see `read_tile`
 
-  explicit TermPattern(const ScoreRuns& task) {
-    const bool one_term = task.run_length >= task.count || task.terms == 1;
-    const int period = one_term ? 1 : int(task.run_length) * task.terms;
-    while (length < L) length += period;
-    int term = task.first_term;
-    for (int i = 0, end; i < length + L; term = (term + 1) % task.terms) {
-      end = one_term || i + task.run_length > length + L ? length + L : i + int(task.run_length);
-      for (; i < end; i++) {
-        coefficient[i] = Real(task.coefficient[term]);
-        first[i] = term == 0 ? -1 : 0;
+  ReasoningState(const ReasoningTask<Real>& t, char* memory, size_t* bytes = nullptr)
+      : task(t),
+        scratch{memory},
+        axes(axes_of(t, t.feature)),
+        axes_old(axes_of(t, t.feature_old)),
+        gradient_axes(axes_of(t, t.gradient)) {
+    const int64_t most_channels = t.channels > t.channels_old ? t.channels : t.channels_old;
+    features = scratch.take<Real>(t.channels * N);
+    others = scratch.take<Real>(most_channels * N);
+    scores = scratch.take<Real>(t.parts.rows * N);
+    scores_old = scratch.take<Real>(t.parts.rows * N);
+    room = scratch.take<Real>(PIXELS_READ * most_channels);
+    if (bytes) *bytes = scratch.used;
+  }
+
+  template <class View>
+  static PixelAxes axes_of(const ReasoningTask<Real>& t, const View& view) {
+    return PixelAxes(t.batch, t.height, t.width, view.batch_stride, view.row_stride, view.column_stride);
+  }
+
+  void tile(int64_t first, int64_t count, Real* element_gradients, ReasoningSums& sums) {
+    V poison = read_tile(task.feature, axes, task.channels, first, count, features, N, room);
+    multiply(task.parts, features, scores);
+    poison += read_tile(task.feature_old, axes_old, task.channels_old, first, count, others, N, room);
+    multiply(task.parts_old, others, scores_old);
+    cross_entropies(count, sums);
+    for (int t = 0; t < task.terms; t++) sums.value[t] += sum_of_lanes(poison);
+    if (task.gradient.data) {
+      multiply(task.columns, scores, others);
+      write_tile(task.gradient, gradient_axes, task.channels, first, count, others, N);
+    }
+    if (element_gradients) add_inner_products(task.parts, scores, features, element_gradients);
+  }
+
+  // Of all scores of the tile's first `count` pixels; the gradients take the place of the student's scores.
+  CISS_LOOP void cross_entropies(int64_t count, ReasoningSums& sums) {
+    for (int64_t r = 0; r < task.parts.rows; r++) {
+      const int term = int(r % task.terms);
+      Real* const row = scores + r * N;
+      V sum = splat(Real(0)), value, gradient;  // of a few vectors: single precision will do
+      for (int64_t p = 0; p < N; p += L) {
+        binary_cross_entropy<Real>(load(row + p), load(scores_old + r * N + p), value, gradient);
+        if (p + L > count)
+          for (int64_t lane = p < count ? count - p : 0; lane < L; lane++) value[lane] = 0;
+        sum += value;
+        store(row + p, gradient * task.coefficient[term]);
       }
+      sums.value[term] += 0.69314718055994530942 * sum_of_lanes(sum);
     }
   }
 };
 
 template <class Real>
-struct TermSums {
-  VectorOf<Real> first = splat(Real(0)), second = splat(Real(0));
-
-  __attribute__((always_inline)) void add(MaskOf<Real> of_first, VectorOf<Real> value) {
-    first += keep(of_first, value);
-    second += keep(~of_first, value);
-  }
-  void move_to(double sums[MOST_REASONING_TERMS]) {
-    sums[0] += 0.69314718055994530942 * sum_of_lanes(first);
-    sums[1] += 0.69314718055994530942 * sum_of_lanes(second);
-    *this = TermSums();
-  }
-};
-
-template <class Real>
-static void cross_entropy_of(const ScoreRuns& task, double sums[MOST_REASONING_TERMS]) {
-  typedef VectorOf<Real> V;
-  typedef MaskOf<Real> M;
-  constexpr int L = Simd<Real>::lanes;
-  [[maybe_unused]] const FlushDenormals flush;
-  Real* const student = static_cast<Real*>(task.student);
-  const Real* const teacher = static_cast<const Real*>(task.teacher);
-  const TermPattern<Real> pattern(task);
-  TermSums<Real> own;
-  int phase = 0;
-  V value, gradient;
-  int64_t i = 0;
-  for (; i + L <= task.count; i += L) {
-    binary_cross_entropy<Real>(load(student + i), load(teacher + i), value, gradient);
-    own.add((M)load(reinterpret_cast<const Real*>(pattern.first + phase)), value);
-    if (task.need_gradient) store(student + i, gradient * load(pattern.coefficient + phase));
-    phase += L;
-    phase -= phase >= pattern.length ? pattern.length : 0;
-    if (i / L % 64 == 63) own.move_to(sums);  // sums per lane are single precision: not too many at a time
-  }
-  if (i < task.count) {
-    const size_t bytes = size_t(task.count - i) * sizeof(Real);
-    V z = splat(Real(0)), z_teacher = z;
-    M first{};
-    memcpy(&z, student + i, bytes);
-    memcpy(&z_teacher, teacher + i, bytes);
-    binary_cross_entropy<Real>(z, z_teacher, value, gradient);
-    V inside = splat(Real(0));
-    memcpy(&inside, &value, bytes);
-    memcpy(&first, pattern.first + phase, sizeof first);
-    own.add(first, inside);
-    gradient *= load(pattern.coefficient + phase);
-    if (task.need_gradient) memcpy(student + i, &gradient, bytes);
-  }
-  own.move_to(sums);
+static size_t workspace_bytes(const ReasoningTask<Real>& task) {
+  size_t bytes = 0;
+  ReasoningState<Real>(task, nullptr, &bytes);
+  return bytes;
 }
 
-static void cross_entropy(const ScoreRuns& task, bool double_precision, double sums[MOST_REASONING_TERMS]) {
-  if (double_precision)
-    cross_entropy_of<double>(task, sums);
-  else
-    cross_entropy_of<float>(task, sums);
+template <class Real>
+static void run(const ReasoningTask<Real>& task, int64_t first, int64_t end, void* workspace, Real* element_gradients,
+                ReasoningSums& sums) {
+  [[maybe_unused]] const FlushDenormals flush;
+  ReasoningState<Real> state(task, static_cast<char*>(workspace));
+  constexpr int64_t N = TileRow<Real>::pixels;
+  for (; first < end; first += N) state.tile(first, end - first < N ? end - first : N, element_gradients, sums);
 }
 
 extern const ReasoningKernels reasoning_kernels;
-const ReasoningKernels reasoning_kernels = {cross_entropy};
+const ReasoningKernels reasoning_kernels = {{TileRow<float>::pixels, workspace_bytes<float>, run<float>},
+                                            {TileRow<double>::pixels, workspace_bytes<double>, run<double>}};
 
 }  // namespace CISS_ISA
 }  // namespace ciss

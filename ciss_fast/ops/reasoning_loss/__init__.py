@@ -31,12 +31,11 @@ def reasoning_loss(
     A classifier's score f . w splits into a positive reasoning score z+ = f . max(w, 0) and a negative one
     z- = f . min(w, 0). Each of the student's is distilled from the teacher's: the binary cross-entropy
     BCE(z, sigmoid(z')) at the features' resolution, averaged over all pixels of all images and summed over the
-    classes. The bias takes no part. Score maps are made a tile at a time and never kept whole.
+    classes. The bias takes no part. Scores are made a tile at a time: no map of them is ever kept.
 
     Args:
         feature: the student's features [B, D, h, w], what its classifiers read; float32, bfloat16, float16 or
-            float64, any strides (contiguous and channels-last ones are used as they are). Arithmetic is float32,
-            float64 for float64 features.
+            float64, any strides. Arithmetic is float32, float64 for float64 features.
         weight: [C, D], the rows of the student's 1x1 classifiers that belong to the old classes; types may be mixed.
         feature_old: the teacher's features [B, D', h, w]; get no gradient.
         weight_old: [C, D'], the teacher's classifiers of the same classes; gets no gradient.
