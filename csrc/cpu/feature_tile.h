@@ -77,7 +77,8 @@ CISS_LOOP void transpose(const Real* in, int64_t in_stride, int64_t rows, int64_
     for (int64_t j = 0; j < whole_columns; j += S)
       transpose_square(in + i * in_stride + j, in_stride, out + j * out_stride + i, out_stride);
   for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; j++) out[j * out_stride + i] = in[i * in_stride + j];
+    for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; j++)
+      out[j * out_stride + i] = in[i * in_stride + j];
 }
 
 // The pixels of a batch of maps, numbered through; axes that follow one another in memory are one.

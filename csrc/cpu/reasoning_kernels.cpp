@@ -19,8 +19,8 @@ CISS_INLINE void binary_cross_entropy(VectorOf<Real> z, VectorOf<Real> z_teacher
   const V e = exp2_of_negative(minus_x), e_teacher = exp2_of_negative(minus_magnitude(y));
   const M sign = (M)x & (M)minus_magnitude(splat(Real(0)));
   const M opposite = ((M)x ^ (M)y) < 0;
-  const V student = e * reciprocal(e + one);                                                 // sigmoid(-|z|)
-  const V target = select(opposite, one, e_teacher) * reciprocal(e_teacher + one);
+  const V student = e * reciprocal(e + one);                                        // sigmoid(-|z|)
+  const V target = select(opposite, one, e_teacher) * reciprocal(e_teacher + one);  // sigmoid(z') for z < 0
   value = e * log2_1p_quotient(e) - minus_x * target + (x + y) * Real(0);  // the last part: NaN for infinities
   gradient = (V)((M)(target - student) ^ sign);
 }

@@ -77,7 +77,8 @@ class OwnedList {
   int64_t size() const { return count_; }
 
  private:
-  OwnedList(int64_t rows, int64_t factor_rows) : rows_(rows), elements_(new Element<Real>[size_t(rows * factor_rows)]) {}
+  OwnedList(int64_t rows, int64_t factor_rows)
+      : rows_(rows), elements_(new Element<Real>[size_t(rows * factor_rows)]) {}
 
   template <class Fill>
   void for_blocks(int64_t units, int64_t rows_per_unit, const Fill& fill) {
