@@ -79,3 +79,16 @@ def test_the_next_call_is_clean(reasoning_inputs, reasoning_evaluate, needs_kern
         result = reasoning_evaluate(inputs, backend="cpu")
         assert torch.equal(result.total, expected.total) and torch.equal(result.feature, expected.feature)
         assert torch.equal(result.weight, expected.weight)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_a_feature_that_no_class_reads(reasoning_inputs, reasoning_evaluate, backend, memory_format, value) -> None:
+    # The negative parts of the weights are 0 everywhere, and 0 times what is not finite is NaN.
+    for batch, size in SIZES:
+        inputs = reasoning_inputs(batch=batch, size=size, memory_format=memory_format)
+        inputs = inputs._replace(weight=inputs.weight.abs(), weight_old=inputs.weight_old.abs())
+        assert reasoning_evaluate(inputs, backend=backend, neg=1.0).total.isfinite()
+        for name in ("feature", "feature_old"):
+            for place in (0, -1, 77):
+                assert reasoning_evaluate(broken(inputs, name, place, value), backend=backend, neg=1.0).total.isnan()
