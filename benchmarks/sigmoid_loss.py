@@ -57,9 +57,9 @@ def _cases() -> list[SigmoidCase]:
     cases = []
     for data, shape in {"voc": (4, 21, 16), "ade": (1, 151, 101)}.items():
         smooth = SigmoidCase(f"{data}-smooth", shape, compiled=True, others=OTHERS)
-        rough = replace(smooth, name=f"{data}-rough", logits="normal", compared_with=smooth.name)
+        rough = replace(smooth, name=f"{data}-rough", logits="normal", others={}, compared_with=smooth.name)
         case = partial(replace, smooth, compiled=False, others={}, compared_with=smooth.name)
-        rough_case = partial(replace, rough, compiled=False, others={}, compared_with=rough.name)
+        rough_case = partial(replace, rough, compiled=False, compared_with=rough.name)
         cases += [
             smooth,
             rough,
