@@ -14,8 +14,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-
 from ciss_fast import native
 from ciss_fast.errors import CissFastError, ConfigError
 
@@ -75,11 +73,11 @@ def _run(options: argparse.Namespace) -> None:
         memory=not options.no_memory,
         shrunk=options.quick,
     )
-    torch.set_num_threads(settings.threads)
-    facts = machine.describe()
-    facts["rates"] = machine.measure_rates()
-    records = run(options.op, cases, settings, facts["rates"], _tell)
-    facts["load_after"] = machine.load()
+    with machine.torch_threads(settings.threads):
+        facts = machine.describe()
+        facts["rates"] = machine.measure_rates()
+        records = run(options.op, cases, settings, facts["rates"], _tell)
+        facts["load_after"] = machine.load()
     print(report.machine_text(facts), end="\n\n")
     if options.quick:
         print("Shrunk cases: these numbers say that everything runs, not how fast.\n")

@@ -24,6 +24,7 @@ from torch import Tensor
 import ciss_fast
 
 from .case import Workload
+from .machine import torch_threads
 
 Result = tuple[Tensor, Tensor]
 Rotate = Callable[[Tensor, Tensor], Tensor]
@@ -81,12 +82,8 @@ def batched_solve(params: Tensor, vectors: Tensor) -> Tensor:
 
 def on_one_thread(function: Callable[[], Result]) -> Result:
     """What ``function`` returns, forward and backward pass on a single thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         return function()
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -195,8 +195,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and return the exit code."""
     options = parser().parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    print(report(options, *measure(options)))
+    with machine.torch_threads(options.threads):
+        print(report(options, *measure(options)))
     return 0
 
 

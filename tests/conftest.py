@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,15 @@ def pytest_configure() -> None:
     """Many threads on small tensors wait for one another more than they compute."""
     if torch.get_num_threads() > MOST_THREADS:
         torch.set_num_threads(MOST_THREADS)
+
+
+@pytest.fixture(autouse=True)
+def restored_threads() -> Iterator[None]:
+    """Sums depend on the number of threads, so no test may leave another number behind."""
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +20,6 @@ from ciss_fast.errors import CissFastError, ConfigError
 needs_native = pytest.mark.skipif(native.library is None, reason=f"no native library: {native.unavailable_reason}")
 QUICK = ["softmax_loss", "--quick", "--no-compile", "--threads", "1"]
 SMALL = {"logits_size": (3, 4), "label_size": (17, 23)}
-
-
-@pytest.fixture(autouse=True)
-def same_threads_afterwards() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def case_named(name: str) -> LossCase:

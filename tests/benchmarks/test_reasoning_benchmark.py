@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-import torch
 
 from benchmarks import memory, reasoning_loss
 from benchmarks.__main__ import main
@@ -19,13 +17,6 @@ needs_native = pytest.mark.skipif(
     native.reason_without("reasoning_loss") is not None, reason=f"{native.reason_without('reasoning_loss')}"
 )
 QUICK = ["reasoning_loss", "--quick", "--no-compile", "--no-memory", "--threads", "1"]
-
-
-@pytest.fixture(autouse=True)
-def same_threads_afterwards() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @needs_native

@@ -14,13 +14,6 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def same_threads_afterwards():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_parts_and_shares_are_reported(capsys):
     assert rotation_fit.main([*SMALL, "--wall"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +19,6 @@ from ciss_fast.errors import DataError
 
 SMALL = {"logits_size": (3, 4), "label_size": (17, 23)}
 FORMS = ("softplus_form", "group_by_group", "one_call", "class_by_class")
-
-
-@pytest.fixture(autouse=True)
-def same_threads_afterwards() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def case_named(name: str) -> SigmoidCase:

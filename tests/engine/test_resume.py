@@ -97,6 +97,7 @@ def test_interrupted_again_and_again(whole_run, tmp_path, tiny_train, updates_be
 
 KILLED = """
 import itertools, os, signal, sys
+import torch
 from ciss_fast.cli import main
 from ciss_fast.engine import loop
 
@@ -108,6 +109,7 @@ def killed(*arguments):
     update(*arguments)
 
 loop.update = killed
+torch.set_num_threads(int(sys.argv[3]))  # the bits depend on it
 sys.exit(main(["train", "--recipe", sys.argv[2], "--quiet"]))
 """
 
@@ -124,7 +126,8 @@ def test_killed_process(tmp_path, tiny_config, tiny_train):
     recipe = tmp_path / "settings.json"
     recipe.write_text(json.dumps(tiny_config(**settings, output=str(run)).to_dict()))
     kill_at = base + later // 2 + 1
-    process = subprocess.run([sys.executable, "-c", KILLED, str(kill_at), str(recipe)], capture_output=True, text=True)
+    arguments = str(kill_at), str(recipe), str(torch.get_num_threads())
+    process = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     saved = load_checkpoint(progress_path(run))
     assert (saved.step, saved.progress["state"]["iteration"]) == (1, kill_at - base)

@@ -1,4 +1,4 @@
-"""Makes the modules of this folder importable for the tests of all operators."""
+"""For the tests of all operators; makes the modules of this folder importable."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+
+@pytest.fixture(autouse=True)
+def one_thread(restored_threads: None) -> None:
+    """A single thread unless a test sets more: on maps as small as most tests' they would only wait for one another."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ or the auxiliary channel) and a label map of channel numbers, so the same inputs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -198,17 +197,6 @@ def skip_without_kernel(loss: LossUnderTest) -> None:
     """Skip a test that needs the compiled kernel where it is missing."""
     if loss.kernel_missing:
         pytest.skip(f"no compiled kernel: {loss.kernel_missing}")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """A single thread: on maps as small as most tests' several would only wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 SOFTMAX = LossUnderTest(

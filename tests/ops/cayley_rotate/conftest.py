@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -172,12 +172,3 @@ def needs_kernel() -> None:
     reason = native.reason_without("cayley_rotate")
     if reason is not None:
         pytest.skip(f"no compiled kernels: {reason}")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A single thread unless a test sets more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

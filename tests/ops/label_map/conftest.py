@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -99,11 +99,3 @@ def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "cpu":
         request.getfixturevalue("kernel")
     return request.param
-
-
-@pytest.fixture
-def restored_threads() -> Iterator[None]:
-    """Gives the number of threads back as it was."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)

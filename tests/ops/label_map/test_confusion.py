@@ -160,7 +160,7 @@ def test_wrong_label_value(dtype, value, backend, label_map_logits) -> None:
             ciss_fast.confusion(logits, list(label), 5, backend=backend)
 
 
-def test_the_first_wrong_label_value_is_named(backend, label_map_logits, restored_threads) -> None:
+def test_the_first_wrong_label_value_is_named(backend, label_map_logits) -> None:
     logits, label = label_map_logits(5, (4, 6)), draw_label((2, 40, 30), 5)
     places = [(0, 11, 17), (0, 11, 18), (0, 12, 0), (0, 30, 2), (1, 0, 0), (1, 11, 0)]
     for value, place in enumerate(places, start=100):

@@ -101,7 +101,7 @@ def test_inputs_stay_as_they_are(label, label_map_logits, backend) -> None:
     assert torch.equal(logits, before) and torch.equal(label, label_before)
 
 
-def test_the_number_of_threads_changes_nothing(label, label_map_logits, restored_threads) -> None:
+def test_the_number_of_threads_changes_nothing(label, label_map_logits) -> None:
     # Random logits and, of the same size, small integers with ties within rounding.
     generator = torch.Generator().manual_seed(0)
     tied = torch.randint(-2, 3, (2, 5, 7, 11), generator=generator).float()

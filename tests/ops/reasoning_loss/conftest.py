@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -155,12 +155,3 @@ def needs_kernel() -> None:
     reason = native.reason_without("reasoning_loss")
     if reason is not None:
         pytest.skip(f"no compiled kernel: {reason}")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A single thread unless a test sets more: on maps this small they would only wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -5,13 +5,13 @@ Where there is no compiled kernel, tests that compare with double precision try 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from loss_testing import SIGMOID, Inputs, Result, one_thread, skip_without_kernel
+from loss_testing import SIGMOID, Inputs, Result, skip_without_kernel
 from torch import Tensor
 
 
@@ -87,10 +87,3 @@ def golden(shared_file: Callable[[str], Path]) -> Callable[[str], dict[str, np.n
 def golden_logits() -> Callable[..., Inputs]:
     """Function from the arrays of a golden file to inputs of the op: see `logits_of`."""
     return logits_of
-
-
-@pytest.fixture(autouse=True)
-def small_maps() -> Iterator[None]:
-    """A single thread unless a test sets more."""
-    with one_thread():
-        yield

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from loss_testing import SOFTMAX, Inputs, Result, assert_close, one_thread, skip_without_kernel
+from loss_testing import SOFTMAX, Inputs, Result, assert_close, skip_without_kernel
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +42,3 @@ def softmax_matches(needs_kernel: None) -> Callable[..., tuple[Result, Result]]:
 def needs_kernel() -> None:
     """Skips where there is no compiled kernel."""
     skip_without_kernel(SOFTMAX)
-
-
-@pytest.fixture(autouse=True)
-def small_maps() -> Iterator[None]:
-    """A single thread unless a test sets more."""
-    with one_thread():
-        yield
