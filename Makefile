@@ -3,11 +3,13 @@
 #   VENV         folder of the environment
 #   CONSTRAINTS  file of pinned versions; empty: the newest that the package allows
 #   ARGS         further arguments for pytest or the demo:  make test ARGS="-m slow"
+#   PROCESSES    processes that share the tests; auto: one a core
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
+PROCESSES ?= auto
 
 RUN := $(VENV)/bin/python
 ENVIRONMENT := $(VENV)/.ciss_fast-environment
@@ -19,7 +21,7 @@ demo: native
 	$(RUN) -m ciss_fast.demo $(ARGS)
 
 test: native
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n $(PROCESSES) --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: $(ENVIRONMENT)
 	$(RUN) -m ruff check .

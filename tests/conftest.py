@@ -14,9 +14,11 @@ MOST_THREADS = 2
 
 
 def pytest_configure() -> None:
-    """Many threads on small tensors wait for one another more than they compute."""
-    if torch.get_num_threads() > MOST_THREADS:
-        torch.set_num_threads(MOST_THREADS)
+    """Many threads on small tensors wait for one another more than they compute; so do those of several processes."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    threads = min(MOST_THREADS, max(1, torch.get_num_threads() // processes))
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
