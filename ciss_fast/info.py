@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 
 import ciss_fast
-from ciss_fast import backends, native
+from ciss_fast import backends, native, triton_runtime
 
 
 def report() -> str:
@@ -25,7 +25,7 @@ def report() -> str:
     ]
     width = max(len(name) for name, _ in facts)
     lines = [f"{name:<{width}}  {value}" for name, value in facts]
-    return "\n".join([*lines, "", *_backend_lines()])
+    return "\n".join([*lines, "", *_backend_lines(), "", *_choice_lines()])
 
 
 def _native_facts() -> list[tuple[str, str]]:
@@ -66,13 +66,44 @@ def _triton() -> str:
 
 def _backend_lines() -> list[str]:
     rows = [
-        (op, backend, "yes" if reason is None else f"no: {reason}")
+        (op, backend, _answer(backend, reason))
         for op, reasons in sorted(backends.table().items())
         for backend, reason in reasons.items()
     ]
-    rows = [("op", "backend", "runs here"), *rows]
+    return _aligned([("op", "backend", "runs here"), *rows])
+
+
+def _answer(backend: str, reason: str | None) -> str:
+    never = "; never run on a GPU so far" if backend in backends.NOT_RUN_ON_A_GPU else ""
+    if reason is not None:
+        return f"no: {reason}{never}"
+    how = ", in triton's interpreter" if backend == "triton" and triton_runtime.interpreting() else ""
+    return f"yes{how}{never}"
+
+
+def _choice_lines() -> list[str]:
+    """What a call that names no backend takes, for tensors on the CPU and on a GPU."""
+    rows = [(op, _choice(op, "cpu"), _choice_on_a_gpu(op)) for op in sorted(backends.table())]
+    return _aligned([("op", "on the CPU", "on a GPU"), *rows])
+
+
+def _choice_on_a_gpu(op: str) -> str:
+    if torch.cuda.is_available():
+        return _choice(op, "cuda")
+    order = [backend for backend in backends.table()[op] if backends.DEVICES.get(backend) == "cuda"]
+    return f"no GPU here; in this order: {', '.join([*order, 'reference'])}"
+
+
+def _choice(op: str, device_type: str) -> str:
+    try:
+        return backends.choose(op, None, torch.device(device_type))
+    except (RuntimeError, ValueError) as error:  # the environment asks for one that cannot run
+        return f"none: {error}"
+
+
+def _aligned(rows: list[tuple[str, str, str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return [f"{op:<{widths[0]}}  {backend:<{widths[1]}}  {answer}" for op, backend, answer in rows]
+    return [f"{first:<{widths[0]}}  {second:<{widths[1]}}  {third}" for first, second, third in rows]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from . import device_kernels
+
 library = torch.library.Library("ciss_fast", "FRAGMENT")
 library.define('scale_gradient(Tensor gradient, Tensor upstream, Tensor logits, str loss="loss") -> Tensor')
 
@@ -42,21 +44,23 @@ def register_loss(
     cpu: Callable[..., tuple[Tensor, ...]],
     fake: Callable[..., tuple[Tensor, ...]],
     differentiable: Sequence[int] = (0,),
+    **gpu: Callable[..., tuple[Tensor, ...]],
 ) -> None:
-    """Define ``ciss_fast::name`` with CPU kernel, fake kernel, autograd and autocast.
+    """Define ``ciss_fast::name`` with its kernels, fake kernel, autograd and autocast.
 
     Args:
         name: the op's name.
         schema: its arguments and results, as ``torch.library`` writes them; see this module's docstring for the
-            order of the results.
+            order of the results. The operator takes one more argument, ``backend``: see `device_kernels`.
         cpu, fake: the kernels.
         differentiable: positions of the arguments that get a gradient, in the order of their gradients.
+        **gpu: kernels for CUDA tensors by the name of their backend.
     """
-    library.define(f"{name}{schema}")
-    library.impl(name, cpu, "CPU")
-    torch.library.register_fake(f"ciss_fast::{name}", fake, lib=library)
+    library.define(f"{name}{device_kernels.with_backend(schema)}")
+    device_kernels.implement(library, name, cpu=cpu, **gpu)
+    torch.library.register_fake(f"ciss_fast::{name}", device_kernels.without_backend(fake), lib=library)
 
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx, inputs, keyword_only_inputs, output) -> None:
         gradients = output[len(output) - len(differentiable) :]
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)

@@ -34,26 +34,21 @@ def test_reports_the_library() -> None:
 
 def test_backend_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_ops", {})
-    backends.register("some_op", reference=None, cpu="for a reason")
-    assert info.report().splitlines()[-3:] == [
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    backends.register("some_op", reference=None, cpu="for a reason", triton=lambda: "no GPU", cuda=None)
+    assert info.report().splitlines()[-8:] == [
         "op       backend    runs here",
         "some_op  reference  yes",
         "some_op  cpu        no: for a reason",
+        "some_op  triton     no: no GPU; never run on a GPU so far",
+        "some_op  cuda       yes; never run on a GPU so far",
+        "",
+        "op       on the CPU  on a GPU",
+        "some_op  reference   no GPU here; in this order: triton, cuda, reference",
     ]
-
-
-def test_backend_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_ops", {})
-    backends.register("some_op", reference=None, cpu="for a reason")
-    backends.require("some_op", "reference")
-    with pytest.raises(RuntimeError, match="^some_op: backend 'cpu' cannot run here: for a reason$"):
-        backends.require("some_op", "cpu")
-    with pytest.raises(ValueError, match="^some_op: backend must be one of reference, cpu, got 'gpu'$"):
-        backends.require("some_op", "gpu")
-
-
-def test_an_op_registers_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_ops", {})
-    backends.register("some_op", reference=None)
-    with pytest.raises(ValueError, match="'some_op' is registered already"):
-        backends.register("some_op", reference=None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert info._choice_lines()[-1] == "some_op  reference   cuda"
+    monkeypatch.setitem(backends._environment, "some_op", ("CISS_FAST_BACKEND", "triton"))
+    reason = "none: some_op: CISS_FAST_BACKEND 'triton' cannot run here: no GPU"
+    assert info._choice_lines()[-1] == f"some_op  {reason}  {reason}"
