@@ -3,6 +3,18 @@
 A task is written ``base-increment`` over the foreground classes: 15-1 of VOC's 20 learns 15 classes (and the
 background) in step 0 and one more in each of the steps 1 to 5. The model's channels are in learning order, so
 labels are looked up in tables of 256 entries: class id in, channel out.
+
+What a step's training images are, and what their labels still say, is the *setting*:
+
+- overlapped (Cermelli et al., MiB, CVPR 2020): every image that shows a class of the step. The default.
+- disjoint (MiB): those of them that show no class of a later step.
+- sequential (Michieli and Zanuttigh, ILT, ICCV workshops 2019): the images of disjoint, in which the classes learned
+  before are labelled too.
+- partitioned (Kwak, Cha and Moon, "Towards Realistic Incremental Scenario in Class Incremental Semantic
+  Segmentation", 2024): every image belongs to one step only. It is given to one of the classes it shows, the one
+  that fewest training images show (the smaller id of two), and to that class's step.
+
+In all but sequential a label shows the step's own classes only. What is tested does not depend on the setting.
 """
 
 from __future__ import annotations
@@ -17,8 +29,11 @@ import numpy as np
 from ciss_fast.data.image_files import IGNORE
 from ciss_fast.errors import ConfigError, DataError
 
-SETTINGS = ("overlapped", "disjoint")
+SETTINGS = ("overlapped", "disjoint", "sequential", "partitioned")
 PURPOSES = ("train", "val", "test")
+
+TASK_ALIASES = {"15-5s": "15-1", "50": "50-50", "offline": "joint"}
+"""Names that MiB's and ALIFE's code have for tasks."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +66,8 @@ class Task:
         class_order: Sequence[int | str] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Task:
-        """The task ``name``: ``base-increment`` (foreground classes per step) or ``joint`` (one step, all
-        classes).
+        """The task ``name``: ``base-increment`` (foreground classes per step), ``joint`` (one step, all classes)
+        or one of `TASK_ALIASES`; the task's own ``name`` is that of `task_name`.
 
         Args:
             num_classes: all classes, background included; not needed with ``class_names``.
@@ -65,6 +80,7 @@ class Task:
         """
         names = _class_names(num_classes, class_names)
         order = _class_order(names, class_order)
+        name = task_name(name)
         return cls(name=name, class_names=names, steps=_split(name, order))
 
     @property
@@ -105,27 +121,37 @@ class Task:
             raise ConfigError(f"task {self.name!r} has no step {step}: expected 0 to {self.num_steps - 1}")
 
 
+def task_name(name: str) -> str:
+    """The one spelling of a task's name: aliases replaced (see `TASK_ALIASES`), no leading zeros.
+
+    What is no task's name comes back as it is.
+    """
+    name = TASK_ALIASES.get(name, name)
+    match = re.fullmatch(r"([0-9]+)-([0-9]+)", name)
+    return f"{int(match[1])}-{int(match[2])}" if match else name
+
+
 def select_images(
     presence: np.ndarray, task: Task, step: int, setting: str = "overlapped", purpose: str = "train"
 ) -> np.ndarray:
     """Indices (int64, in list order) of the images of a step, as in the published VOC lists.
 
-    - train, overlapped: images that show a class of the step;
-    - train, disjoint: those of them that show no class of a later step;
-    - val: images that show a class of the step, in both settings;
+    - train: as the setting says, see the top of this module;
+    - val: images that show a class of the step, in all settings;
     - test: images that show a class seen so far.
 
+    An image without a foreground class belongs to no step.
+
     Args:
-        presence: bool [N, num_classes], which image shows which class (see `class_presence`). The background
-            column is not looked at.
-        setting: "overlapped" or "disjoint".
+        presence: bool [N, num_classes], which image shows which class (see `class_presence`): of all images, on
+            which "partitioned" depends. The background column is not looked at.
+        setting: one of `SETTINGS`.
         purpose: "train", "val" or "test".
 
     Raises `DataError` if no image is left, `ConfigError` for an unknown step, setting or purpose.
     """
     task.check_step(step)
-    if setting not in SETTINGS:
-        raise ConfigError(f"unknown setting {setting!r}: expected one of {', '.join(SETTINGS)}")
+    check_setting(setting)
     if purpose not in PURPOSES:
         raise ConfigError(f"unknown purpose {purpose!r}: expected one of {', '.join(PURPOSES)}")
     if presence.ndim != 2 or presence.shape[1] != task.num_classes:
@@ -133,9 +159,11 @@ def select_images(
     presence = presence.astype(bool, copy=False)
     wanted = _foreground(task.seen(step) if purpose == "test" else task.steps[step])
     chosen = presence[:, wanted].any(axis=1)
-    if purpose == "train" and setting == "disjoint":
+    if purpose == "train" and setting in ("disjoint", "sequential"):
         later = [class_id for classes in task.steps[step + 1 :] for class_id in classes]
         chosen &= ~presence[:, later].any(axis=1)
+    if purpose == "train" and setting == "partitioned":
+        chosen &= np.isin(rarest_class(presence), wanted)
     indices = np.flatnonzero(chosen)
     if not len(indices):
         names = ", ".join(task.class_names[class_id] for class_id in wanted)
@@ -146,16 +174,37 @@ def select_images(
     return indices
 
 
-def training_label_table(task: Task, step: int, *, ignore_as_background: bool = False) -> np.ndarray:
+def rarest_class(presence: np.ndarray) -> np.ndarray:
+    """int64 [N]: of the foreground classes that an image shows, the one that fewest images show.
+
+    Of two such classes the smaller id; 0 for an image without a foreground class. ``presence`` as in
+    `select_images`.
+    """
+    foreground = presence[:, 1:].astype(bool, copy=False)
+    images_showing = np.where(foreground, foreground.sum(axis=0), len(presence) + 1)
+    return np.where(foreground.any(axis=1), 1 + images_showing.argmin(axis=1), 0)
+
+
+def check_setting(setting: str) -> None:
+    """Raise `ConfigError` unless ``setting`` is one of `SETTINGS`."""
+    if setting not in SETTINGS:
+        raise ConfigError(f"unknown setting {setting!r}: expected one of {', '.join(SETTINGS)}")
+
+
+def training_label_table(
+    task: Task, step: int, setting: str = "overlapped", *, ignore_as_background: bool = False
+) -> np.ndarray:
     """uint8 [256], class id → training label at ``step``.
 
-    Classes of the step become their channel, every other class 0, 255 stays 255 (``ignore_as_background``: 0,
-    as MiB has it). In step 0 the background is class 0 itself.
+    Classes of the step (``setting="sequential"``: and those learned before) become their channel, every other
+    class 0, 255 stays 255 (``ignore_as_background``: 0, as MiB has it). In step 0 the background is class 0
+    itself. Raises `ConfigError` for an unknown step or setting.
     """
     task.check_step(step)
+    check_setting(setting)
     table = np.full(256, IGNORE, dtype=np.uint8)
     table[: task.num_classes] = 0
-    classes = list(task.steps[step])
+    classes = list(task.seen(step) if setting == "sequential" else task.steps[step])
     table[classes] = task.channel_of_class[classes]
     if ignore_as_background:
         table[IGNORE] = 0

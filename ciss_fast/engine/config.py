@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ciss_fast.data.tasks import SETTINGS
 from ciss_fast.engine.settings import Affects, PerStep, convert, field_types, option
 from ciss_fast.errors import ConfigError
 from ciss_fast.methods.published import PUBLISHED_DATASETS
@@ -29,8 +30,10 @@ class DataConfig:
     dataset: str = option("shapes", "data set by name")
     data_root: str | None = option(None, "folder of the data set; none for an embedded one", affects="nothing")
     task: str = option("6-3", "base-increment, such as 15-5; checked against the class list")
-    setting: str = option("overlapped", "which images a step may show", choices=("overlapped", "disjoint"))
-    class_order: tuple[int, ...] | None = option(None, "class ids in learning order, background left out")
+    setting: str = option("overlapped", "which images belong to a step and what their labels show", choices=SETTINGS)
+    class_order: tuple[int | str, ...] | None = option(
+        None, "class ids or names in learning order, background left out"
+    )
     data_option: dict[str, Any] = option({}, "option of the data set itself, such as image_size_px=64")
     crop_size: int = option(512, "side of a training crop in pixels", minimum=16)
     scale_min: float = option(0.5, "smallest area of a random crop, as a part of the image's area", above=0)
@@ -183,6 +186,9 @@ class EvaluationConfig:
         "classes of later steps count as background or are ignored",
         choices=("background", "ignore"),
         affects="later",
+    )
+    ignore_background: bool = option(
+        False, "pixels of class 0 take no part in the scores (MiB on ADE20K)", affects="later"
     )
     eval_crop: int | None = option(
         None, "shorter side and centre crop of test images; none: own size", minimum=16, affects="later"

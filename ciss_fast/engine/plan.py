@@ -80,13 +80,13 @@ class Plan:
 
     def training_set(self, step: int, replay: Sequence[int] = (), stream: int = 0) -> TrainingSet:
         """The augmented training images of a step and ``replay``, images (indices) of steps before; all are
-        labelled with the step's own classes only. ``stream``: which random numbers, see `step_seed`.
+        labelled as the setting says, see `ciss_fast.data.tasks`. ``stream``: which random numbers, see `step_seed`.
         """
         data = self.config.data
         transform = TrainingTransform(
             data.crop_size, scale=(data.scale_min, data.scale_max), flip=0.5 if data.flip else 0.0
         )
-        table = training_label_table(self.training_task, step, **self.method.label_options(step))
+        table = training_label_table(self.training_task, step, data.setting, **self.method.label_options(step))
         indices = np.union1d(self.training_images[step], np.asarray(replay, dtype=np.int64))
         if isinstance(self.train_data, MemoryCache) and data.workers > 0:
             self.train_data.fill(indices)  # before the loader processes start, so that they share the memory
@@ -110,7 +110,9 @@ class Plan:
 
     def _test_set(self, indices: np.ndarray, step: int) -> EvaluationSet:
         settings = self.config.evaluation
-        table = evaluation_label_table(self.training_task, step, settings.unseen)
+        table = evaluation_label_table(
+            self.training_task, step, settings.unseen, ignore_background=settings.ignore_background
+        )
         return EvaluationSet(self.test_data, indices, table, settings.eval_crop)
 
 
@@ -129,6 +131,7 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
     train_data = build_dataset(data.dataset, root, "train", **data.data_option)
     test_data = build_dataset(data.dataset, root, "val", **data.data_option)
     task = Task.parse(data.task, class_names=train_data.class_names, class_order=data.class_order)
+    config = config.with_settings({"task": task.name, "class_order": own_class_order(task)})
     training_task = method.steps_of(task)
     settings = method_settings(config, method)
     method.check_settings(settings, task.num_steps)
@@ -160,6 +163,12 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
         f"{[len(images) for images in test_images]}"
     )
     return plan
+
+
+def own_class_order(task: Task) -> tuple[int, ...] | None:
+    """The foreground classes in learning order by id; None if that is the order of the ids."""
+    order = task.seen(task.num_steps - 1)[1:]
+    return None if list(order) == sorted(order) else order
 
 
 def published_dataset(config: Config) -> str:

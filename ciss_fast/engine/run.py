@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def train(config: Config, reporter: Reporter | None = None) -> Path:
 def default_output(config: Config) -> Path:
     """The results folder of a run that names none."""
     data = config.data
-    return Path("runs") / f"{data.dataset}-{data.task}-{data.setting}-{config.method.method}-seed{config.run.seed}"
+    name = f"{data.dataset}-{data.task}-{data.setting}-{config.method.method}-seed{config.run.seed}"
+    if data.class_order is not None:  # papers report means over many orders, which are runs of their own
+        name += f"-order{sha256(repr(data.class_order).encode()).hexdigest()[:6]}"
+    return Path("runs") / name
 
 
 class Run:

@@ -89,6 +89,8 @@ def _convert(declared: Any, value: Any) -> Any:
         return None
     if _is_tuple(options):
         return _convert_tuple(options, value)
+    if set(options) == {int, str}:
+        return _id_or_name(value)
     (kind,) = [option for option in options if option is not type(None)]
     if kind is bool:
         return _convert_bool(value)
@@ -105,6 +107,13 @@ def _convert(declared: Any, value: Any) -> Any:
             raise ValueError
         return int(value)
     return kind(value)
+
+
+def _id_or_name(value: Any) -> int | str:
+    try:
+        return _convert(int, value)
+    except ValueError:
+        return _convert(str, value)
 
 
 def _convert_tuple(options: tuple[Any, ...], value: Any) -> Any:
@@ -172,7 +181,8 @@ def _describe(declared: Any) -> str:
         if option is type(None):
             parts.append("none")
         elif typing.get_origin(option) is tuple:
-            item = {int: "whole numbers", float: "numbers"}.get(typing.get_args(option)[0], "values")
+            item = typing.get_args(option)[0]
+            item = {int: "whole numbers", float: "numbers", int | str: "ids or names"}.get(item, "values")
             parts.append(f"{item} separated by commas")
         elif typing.get_origin(option) is dict:
             values = typing.get_args(option)[1]

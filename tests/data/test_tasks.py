@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ciss_fast.data import Task, evaluation_label_table, select_images, training_label_table
+from ciss_fast.data.tasks import rarest_class
 from ciss_fast.errors import ConfigError, DataError
 
 
@@ -36,6 +37,16 @@ def test_classes_per_step(name, num_classes, expected):
     assert task.channel_of_class.tolist() == list(range(num_classes))
 
 
+@pytest.mark.parametrize(
+    ("alias", "num_classes", "name"),
+    [("15-5s", 21, "15-1"), ("offline", 21, "joint"), ("50", 151, "50-50"), ("15-05", 21, "15-5")],
+)
+def test_other_names_of_a_task(alias, num_classes, name):
+    task = Task.parse(alias, num_classes)
+    assert task.name == name
+    assert task == Task.parse(name, num_classes)
+
+
 def test_class_order_by_id_and_name():
     names = ["background", "a", "b", "c", "d"]
     task = Task.parse("2-1", class_names=names, class_order=[3, 1, 4, 2])
@@ -55,7 +66,8 @@ def test_class_order_by_id_and_name():
         ("15-0", ["'15-0'", "15-1, 15-5"]),
         ("20-1", ["'20-1'", "base of 20", "1 to 19", "joint"]),
         ("0-5", ["'0-5'", "base of 0"]),
-        ("15-5s", ["'15-5s'", "base-increment", "joint"]),
+        ("15-5x", ["'15-5x'", "base-increment", "joint"]),
+        ("50", ["'50-50'", "base of 50"]),
         ("", ["''", "base-increment"]),
         ("15", ["'15'", "base-increment"]),
     ],
@@ -125,8 +137,15 @@ PRESENCE = np.array(
     [
         ("overlapped", "train", [[1, 2, 3], [3, 4, 5], [2, 5, 6]]),
         ("disjoint", "train", [[1], [3, 4], [2, 5, 6]]),
+        ("sequential", "train", [[1], [3, 4], [2, 5, 6]]),
+        # Images that show 1, 2, 3, 4: one, three, two, three. Image 2 (2, 3) goes to 3, image 3 (3, 4) too, image 5
+        # (2, 4) to 2, the smaller id.
+        ("partitioned", "train", [[1, 2, 3], [4], [5, 6]]),
         ("overlapped", "val", [[1, 2, 3], [3, 4, 5], [2, 5, 6]]),
         ("disjoint", "val", [[1, 2, 3], [3, 4, 5], [2, 5, 6]]),
+        ("sequential", "val", [[1, 2, 3], [3, 4, 5], [2, 5, 6]]),
+        ("partitioned", "val", [[1, 2, 3], [3, 4, 5], [2, 5, 6]]),
+        ("partitioned", "test", [[1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6]]),
         ("overlapped", "test", [[1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6]]),
         ("disjoint", "test", [[1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6]]),
     ],
@@ -137,6 +156,16 @@ def test_selected_images(setting, purpose, expected):
         assert select_images(PRESENCE, task, step, setting, purpose).tolist() == indices
 
 
+def test_partition_gives_every_image_to_its_rarest_class():
+    assert rarest_class(PRESENCE).tolist() == [0, 1, 3, 3, 4, 2, 2]
+    assert rarest_class(np.zeros((2, 5), dtype=bool)).tolist() == [0, 0]
+    presence = np.random.default_rng(0).random((400, 9)) < np.linspace(0.9, 0.1, 9)
+    frequency = [presence[:, class_id].sum() for class_id in range(9)]
+    for row, chosen in zip(presence, rarest_class(presence), strict=True):
+        shown = [class_id for class_id in range(1, 9) if row[class_id]]
+        assert chosen == (min(shown, key=lambda class_id: (frequency[class_id], class_id)) if shown else 0)
+
+
 def test_empty_step_and_bad_arguments(one_line):
     task = Task.parse("2-1", class_names=["background", "cat", "dog", "cow", "emu"])
     presence = PRESENCE.copy()
@@ -145,7 +174,7 @@ def test_empty_step_and_bad_arguments(one_line):
         select_images(presence, task, 2)
     one_line(caught.value, "'2-1', step 2", "none of 7 images", "emu")
     for arguments, part in (
-        ((task, 0, "sequential"), "'sequential'"),
+        ((task, 0, "sequenced"), "'sequenced'"),
         ((task, 0, "disjoint", "testing"), "'testing'"),
         ((task, 3), "no step 3"),
     ):
@@ -168,6 +197,19 @@ def test_training_label_tables():
         table = training_label_table(task, step, ignore_as_background=True)
         assert table[:5].tolist() == row
         assert table[255] == 0
+
+
+def test_labels_of_the_sequential_setting_show_old_classes_too():
+    task = Task.parse("2-1", 5, class_order=[3, 1, 4, 2])
+    for step, row in enumerate([[0, 2, 0, 1, 0], [0, 2, 0, 1, 3], [0, 2, 4, 1, 3]]):
+        table = training_label_table(task, step, "sequential")
+        assert table[:5].tolist() == row
+        assert (table[5:] == 255).all()
+        assert training_label_table(task, step, "sequential", ignore_as_background=True)[255] == 0
+    for setting in ("disjoint", "partitioned"):
+        assert (training_label_table(task, 1, setting) == training_label_table(task, 1)).all()
+    with pytest.raises(ConfigError, match="unknown setting 'ordered': expected one of overlapped, disjoint"):
+        training_label_table(task, 1, "ordered")
 
 
 def test_evaluation_label_tables():

@@ -47,6 +47,8 @@ def test_dictionary_survives_json_and_comes_back_the_same():
         ("lr_later", "0.1", 0.1),
         ("lr_later", [0.1, 0.2], (0.1, 0.2)),
         ("class_order", "2,1", (2, 1)),
+        ("class_order", "2,pool table, 1", (2, "pool table", 1)),
+        ("class_order", [2, "1", "cat"], (2, 1, "cat")),
         ("data_option", ["image_size_px=64", "name=x"], {"image_size_px": 64, "name": "x"}),
     ],
 )
@@ -69,11 +71,8 @@ def test_values_from_text_and_from_files(name, value, expected):
         ("precision", "fp8", "--precision: expected one of fp32, bf16, got 'fp8'"),
         ("lr_later", "0.1,x", "--lr-later: expected a number or numbers separated by commas or none, got '0.1,x'"),
         ("lr_later", "0.1,-1", "--lr-later: expected more than 0, got '0.1,-1'"),
-        (
-            "class_order",
-            "cat",
-            "--class-order: expected whole numbers separated by commas or none, got 'cat'",
-        ),
+        ("class_order", 3, "--class-order: expected ids or names separated by commas or none, got 3"),
+        ("class_order", [1, True], "--class-order: expected ids or names separated by commas or none, got [1, True]"),
         ("loss_weight", ["ali"], f"--loss-weight: expected {WEIGHTS}, got ['ali']"),
         ("loss_weight", ["ali=x"], f"--loss-weight: expected {WEIGHTS}, got ['ali=x']"),
         ("method", 3, "--method: expected text, got 3"),
