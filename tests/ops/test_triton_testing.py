@@ -65,7 +65,8 @@ def test_compilation_ahead_of_time(kernels: Path, architecture: int) -> None:
     from double_kernel import double
 
     def launch() -> None:
-        double[(2,)](torch.empty(20, dtype=torch.float16), torch.empty(20), 20, BLOCK=16, num_warps=1, enable_fp_fusion=True)
+        x, out = torch.empty(20, dtype=torch.float16), torch.empty(20)
+        double[(2,)](x, out, 20, BLOCK=16, num_warps=1, enable_fp_fusion=True)
 
     (recorded,) = recorded_launches(launch)
     assert recorded.name == "double" and recorded.grid == (2,)
