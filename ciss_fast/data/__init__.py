@@ -1,5 +1,6 @@
 """Data sets, tasks, and batches of the class-incremental protocol."""
 
+from ciss_fast.data.ade20k import ADE20KDataset
 from ciss_fast.data.dataset import SegmentationDataset, build_dataset, dataset_names, register_dataset
 from ciss_fast.data.folder import FolderDataset
 from ciss_fast.data.loading import (
@@ -25,6 +26,7 @@ from ciss_fast.data.transforms import (
 from ciss_fast.data.voc import VOCDataset
 
 __all__ = [
+    "ADE20KDataset",
     "ColourJitter",
     "EvaluationSet",
     "FolderDataset",

@@ -1,7 +1,17 @@
-"""Pascal VOC's folder layout, with or without the additional SBD labels."""
+"""Pascal VOC's folder layout, with or without the additional SBD labels (Hariharan et al., ICCV 2011).
+
+Layouts that are in use, in one folder with ``JPEGImages/ID.jpg``::
+
+    SegmentationClass/ID.png      VOC 2012 as released: 1,464 training images with labels, 1,449 for validation
+    SegmentationClassAug/ID.png   with SBD: label maps of all 12,031 images of train_aug and val
+    ImageSets/Segmentation/       train.txt, val.txt and, with SBD, train_aug.txt or trainaug.txt: 10,582 images
+    ImageSets/SegmentationAug/    a place where some keep these lists
+    splits/                       the place where MiB's code keeps them
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ciss_fast.data.dataset import register_dataset
@@ -15,32 +25,39 @@ VOC_CLASSES = tuple(
 )
 
 _IMAGES = "JPEGImages"
-_LISTS = Path("ImageSets", "Segmentation")
+_LIST_FOLDERS = (Path("ImageSets", "Segmentation"), Path("ImageSets", "SegmentationAug"), Path("splits"))
+_DEFAULT_LISTS = {"train": ("train_aug", "trainaug", "train"), "val": ("val",)}
 
 
 @register_dataset("voc")
 class VOCDataset(FileDataset):
-    """``JPEGImages/ID.jpg``, ``SegmentationClass[Aug]/ID.png`` and
-    ``ImageSets/Segmentation/{train,val}.txt``.
+    """Images and label maps of a list, in the layouts described at the top of this module.
 
     Args:
         root: the folder that holds JPEGImages (VOC2012), or one of its two parents.
         split: "train" or "val".
         labels: name of the label folder. Default: SegmentationClassAug where it exists, else
             SegmentationClass.
-        image_list: name of the list file without ".txt". Default: for training train_aug where it exists,
-            else train; val otherwise. A line may also read "/JPEGImages/ID.jpg /SegmentationClassAug/ID.png".
+        train_list, val_list: name of each split's list file without ".txt". Default: for training the first that
+            exists of train_aug, trainaug and train; val. A line may also read
+            "/JPEGImages/ID.jpg /SegmentationClassAug/ID.png".
 
     Class names are VOC's 21, or those of ``classes.txt`` (lines "id name") in the same folder.
     Raises `DataError` for missing folders, lists, images or label maps.
     """
 
     def __init__(
-        self, root: Path | None, split: str, *, labels: str | None = None, image_list: str | None = None
+        self,
+        root: Path | None,
+        split: str,
+        *,
+        labels: str | None = None,
+        train_list: str | None = None,
+        val_list: str | None = None,
     ) -> None:
         if root is None:
             raise ConfigError("data set 'voc' needs a root folder: expected the path of VOC2012, got none")
-        for option, value in (("labels", labels), ("image_list", image_list)):
+        for option, value in (("labels", labels), ("train_list", train_list), ("val_list", val_list)):
             if value is not None and not isinstance(value, str):
                 raise ConfigError(f"data set 'voc': {option} is {value!r}; expected a name")
         folder = find_voc_folder(Path(root))
@@ -48,11 +65,8 @@ class VOCDataset(FileDataset):
             labels = (
                 "SegmentationClassAug" if (folder / "SegmentationClassAug").is_dir() else "SegmentationClass"
             )
-        if image_list is None:
-            image_list = split
-            if split == "train" and (folder / _LISTS / "train_aug.txt").is_file():
-                image_list = "train_aug"
-        list_path = folder / _LISTS / f"{image_list}.txt"
+        given = train_list if split == "train" else val_list
+        list_path = _find_list(folder, _DEFAULT_LISTS[split] if given is None else (given,))
         ids = read_image_list(list_path, lambda entry: Path(entry).stem if "/" in entry else entry)
         class_file = folder / "classes.txt"
         class_names = read_class_list(class_file) if class_file.is_file() else list(VOC_CLASSES)
@@ -68,8 +82,7 @@ class VOCDataset(FileDataset):
 
 
 def find_voc_folder(root: Path) -> Path:
-    """The folder with JPEGImages and ImageSets/Segmentation: ``root``, or the only one up to two levels below
-    it.
+    """The folder with JPEGImages and lists: ``root``, or the only one up to two levels below it.
 
     Raises `DataError` if there is none, or more than one and none of them is named VOC2012.
     """
@@ -90,10 +103,21 @@ def find_voc_folder(root: Path) -> Path:
                 f"{root}: expected one folder in VOC layout, got several: {names}; name one of them"
             )
     raise DataError(
-        f"{root}: no folder in VOC layout; expected {_IMAGES}/ and {_LISTS.as_posix()}/ in it or up to two "
-        f"levels below"
+        f"{root}: no folder in VOC layout; expected {_IMAGES}/ and {_LIST_FOLDERS[0].as_posix()}/ in it or up to "
+        f"two levels below"
     )
 
 
 def _is_voc_folder(folder: Path) -> bool:
-    return (folder / _IMAGES).is_dir() and (folder / _LISTS).is_dir()
+    return (folder / _IMAGES).is_dir() and any((folder / lists).is_dir() for lists in _LIST_FOLDERS)
+
+
+def _find_list(folder: Path, names: Sequence[str]) -> Path:
+    """The first of the lists that exists, an earlier name before an earlier place."""
+    for name in names:
+        for place in _LIST_FOLDERS:
+            path = folder / place / f"{name}.txt"
+            if path.is_file():
+                return path
+    expected = " or ".join(f"{name}.txt" for name in names)
+    raise DataError(f"{folder / _LIST_FOLDERS[0] / names[-1]}.txt: image list missing; expected {expected} there")

@@ -60,9 +60,47 @@ def test_train_aug_list_and_sbd_labels_are_preferred(voc_folder, helpers):
     augmented = build_dataset("voc", voc_folder)
     assert augmented.ids == ["2007_c", "2007_d"]
     assert np.array_equal(augmented.load_label(0), helpers.halves(5, 6))
-    plain = build_dataset("voc", voc_folder, labels="SegmentationClass", image_list="train")
+    plain = build_dataset("voc", voc_folder, labels="SegmentationClass", train_list="train")
     assert plain.ids == ["2007_a", "2007_b", "2007_c"]
     assert np.array_equal(plain.load_label(2), helpers.halves(0, 0))
+
+
+@pytest.mark.parametrize("place", ["ImageSets/Segmentation", "ImageSets/SegmentationAug", "splits"])
+@pytest.mark.parametrize("name", ["train_aug", "trainaug"])
+def test_places_and_names_of_the_augmented_list(voc_folder, place, name):
+    path = voc_folder / place / f"{name}.txt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("2007_c\n2007_a\n")
+    assert build_dataset("voc", voc_folder.parent).ids == ["2007_c", "2007_a"]
+    assert build_dataset("voc", voc_folder, train_list="train").ids == ["2007_a", "2007_b", "2007_c"]
+    assert build_dataset("voc", voc_folder, "val").ids == ["2007_d"]
+
+
+def test_lists_in_the_folder_that_mib_uses_alone(voc_folder):
+    (voc_folder / "ImageSets" / "Segmentation").rename(voc_folder / "splits")
+    (voc_folder / "ImageSets").rmdir()
+    assert build_dataset("voc", voc_folder.parent.parent).ids == ["2007_a", "2007_b", "2007_c"]
+
+
+def test_each_split_has_its_own_list(voc_folder):
+    options = {"train_list": "val", "val_list": "train"}
+    assert build_dataset("voc", voc_folder, "train", **options).ids == ["2007_d"]
+    assert build_dataset("voc", voc_folder, "val", **options).ids == ["2007_a", "2007_b", "2007_c"]
+
+
+def test_a_list_by_name_that_is_not_there(voc_folder, one_line):
+    with pytest.raises(DataError) as caught:
+        build_dataset("voc", voc_folder, train_list="trainval")
+    one_line(caught.value, voc_folder / "ImageSets" / "Segmentation" / "trainval.txt", "missing; expected trainval.txt")
+
+
+def test_augmented_list_without_the_label_maps_of_sbd(voc_folder, one_line):
+    path = voc_folder / "ImageSets" / "Segmentation" / "train_aug.txt"
+    path.write_text("2007_a\n2008_x\n")
+    (voc_folder / "JPEGImages" / "2008_x.jpg").write_bytes((voc_folder / "JPEGImages" / "2007_a.jpg").read_bytes())
+    with pytest.raises(DataError) as caught:
+        build_dataset("voc", voc_folder)
+    one_line(caught.value, voc_folder / "SegmentationClass" / "2008_x.png", "missing", path)
 
 
 def test_own_class_list(voc_folder):
@@ -120,7 +158,7 @@ def test_missing_files_are_found_at_once(voc_folder, one_line):
     list_path.unlink()
     with pytest.raises(DataError) as caught:
         build_dataset("voc", voc_folder)
-    one_line(caught.value, list_path, "missing")
+    one_line(caught.value, list_path, "missing; expected train_aug.txt or trainaug.txt or train.txt there")
 
 
 def test_missing_label_folder(voc_folder, one_line):
@@ -130,7 +168,7 @@ def test_missing_label_folder(voc_folder, one_line):
 
 
 def test_options_that_are_no_names(voc_folder, one_line):
-    for option, value in (("labels", 5), ("image_list", ["train"])):
+    for option, value in (("labels", 5), ("train_list", ["train"]), ("val_list", 1)):
         with pytest.raises(ConfigError) as caught:
             build_dataset("voc", voc_folder, **{option: value})
         one_line(caught.value, "voc", option, repr(value), "expected a name")
@@ -167,13 +205,13 @@ def test_label_map_with_an_unknown_class(voc_folder, helpers, one_line):
 def test_unknown_names_and_options(voc_folder, one_line):
     with pytest.raises(ConfigError) as caught:
         build_dataset("cityscapes", voc_folder)
-    one_line(caught.value, "'cityscapes'", "folder, shapes, voc")
+    one_line(caught.value, "'cityscapes'", "ade20k, folder, shapes, voc")
     with pytest.raises(ConfigError) as caught:
         build_dataset("voc", voc_folder, "test")
     one_line(caught.value, "'test'", "train, val")
     with pytest.raises(ConfigError) as caught:
         build_dataset("voc", voc_folder, label="SegmentationClass")
-    one_line(caught.value, "'label'", "labels, image_list")
+    one_line(caught.value, "'label'", "labels, train_list, val_list")
     with pytest.raises(ConfigError) as caught:
         build_dataset("folder", voc_folder, anything=1)
     one_line(caught.value, "'anything'", "none")
