@@ -20,7 +20,7 @@ from ciss_fast.cli import run_command
 from ciss_fast.data.shapes import ShapesDataset
 from ciss_fast.data.transforms import normalise
 from ciss_fast.engine.checkpoint import checkpoint_path, load_checkpoint, load_weights
-from ciss_fast.engine.config import load_recipe
+from ciss_fast.engine.recipes import load_recipe
 from ciss_fast.engine.run import train
 from ciss_fast.models import build_model
 

@@ -1,4 +1,4 @@
-"""The command line: ``ciss-fast train``, ``ciss-fast compare``, ``ciss-fast recipes``.
+"""The command line: ``ciss-fast train``, ``ciss-fast compare``, ``ciss-fast recipes [list|show NAME]``.
 
 A mistake of the user ends in one line on standard error and exit code 2, an interruption in exit code 130.
 """
@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ciss_fast.engine.config import Config, all_settings, load_recipe, option_name, recipe_names
+from ciss_fast.engine.config import Config, all_settings, option_name
+from ciss_fast.engine.recipes import describe_recipe, effective_recipe, load_recipe, recipe_names, to_toml
 from ciss_fast.errors import CissFastError, ConfigError
 
 
@@ -33,14 +34,19 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--recipe",
         metavar="NAME|FILE",
-        help=f"settings to start from: {', '.join(recipe_names())}, a TOML file or a config.json",
+        help="settings to start from: a name such as dkd-voc-15-1 (ciss-fast recipes lists them), a TOML file or the "
+        "config.json of a run; options on the command line go before",
     )
     train.add_argument("--quiet", action="store_true", help="print the table of scores only")
     _add_settings(train)
     compare = commands.add_parser("compare", help="one table and one plot over several runs", allow_abbrev=False)
     compare.add_argument("runs", nargs="+", metavar="RUN", help="results folder")
     compare.add_argument("--output", metavar="PNG", help="the plot; comparison.png beside the first run by default")
-    commands.add_parser("recipes", help="list the recipes that come with the package", allow_abbrev=False)
+    recipes = commands.add_parser("recipes", help="list the recipes, or show one", allow_abbrev=False)
+    actions = recipes.add_subparsers(dest="action", metavar="list|show")
+    actions.add_parser("list", help="names, data sets, tasks and methods (default)", allow_abbrev=False)
+    show = actions.add_parser("show", help="all settings of a recipe, as TOML", allow_abbrev=False)
+    show.add_argument("recipe", metavar="NAME|FILE", help="as for train --recipe")
     return parser
 
 
@@ -94,10 +100,15 @@ def run_compare(arguments: argparse.Namespace) -> None:
 
 def run_recipes(arguments: argparse.Namespace) -> None:
     """``ciss-fast recipes``."""
-    for name in recipe_names():
-        config = load_recipe(name)
-        data = config.data
-        print(f"{name}: {data.dataset} {data.task}, {config.method.method}, {config.model.backbone}")
+    if arguments.action == "show":
+        config, published = effective_recipe(load_recipe(arguments.recipe))
+        print(f"# {arguments.recipe}: every setting of the run; this text is a recipe file itself")
+        if not published:
+            print("# unpublished: not (only) the loss weights that the method's paper gives for this task")
+        print(to_toml(config), end="")
+    else:
+        for name in recipe_names():
+            print(describe_recipe(name))
 
 
 def run_command(command: Callable[[], None]) -> int:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ciss_fast.cli import run_command
 from ciss_fast.engine.compare import compare_runs
-from ciss_fast.engine.config import load_recipe
 from ciss_fast.engine.precision import quicker_precision
 from ciss_fast.engine.progress import Reporter
+from ciss_fast.engine.recipes import load_recipe
 from ciss_fast.engine.run import train
 from ciss_fast.methods import get_method
 

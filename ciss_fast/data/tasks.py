@@ -32,6 +32,12 @@ from ciss_fast.errors import ConfigError, DataError
 SETTINGS = ("overlapped", "disjoint", "sequential", "partitioned")
 PURPOSES = ("train", "val", "test")
 
+TASKS = {
+    "voc": ("19-1", "15-5", "15-1", "10-1", "5-3", "10-5", "10-10", "joint"),
+    "ade20k": ("100-50", "50-50", "100-10", "100-5", "joint"),
+}
+"""Tasks that papers report on, by data set."""
+
 TASK_ALIASES = {"15-5s": "15-1", "50": "50-50", "offline": "joint"}
 """Names that MiB's and ALIFE's code have for tasks."""
 

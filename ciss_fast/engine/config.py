@@ -1,14 +1,11 @@
-"""The configuration of a run: what can be set, its defaults, recipes, and comparing two configurations."""
+"""The configuration of a run: what can be set, its defaults, and comparing two configurations."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from ciss_fast.data.tasks import SETTINGS
@@ -16,11 +13,6 @@ from ciss_fast.engine.settings import Affects, PerStep, convert, field_types, op
 from ciss_fast.errors import ConfigError
 from ciss_fast.methods.published import PUBLISHED_DATASETS
 from ciss_fast.methods.settings import BATCH_NORM_CHOICES, CLASSIFIER_START_CHOICES, FEATURE_REPLAY_CHOICES
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -324,30 +316,3 @@ def first_difference(stored: Mapping[str, Any], current: Config, affects: tuple[
         if there != here:
             return f"{field.name} is {there!r} there and {here!r} here"
     return None
-
-
-def recipe_names() -> list[str]:
-    """The names of the recipes that come with the package."""
-    folder = resources.files("ciss_fast.recipes")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
-def load_recipe(name_or_file: str) -> Config:
-    """The configuration of a recipe: a name that comes with the package, a TOML file, or a run's config.json.
-
-    Raises `ConfigError` if there is no such recipe, the file cannot be read, or it holds unknown settings.
-    """
-    if name_or_file in recipe_names():
-        text = resources.files("ciss_fast.recipes").joinpath(f"{name_or_file}.toml").read_text("utf-8")
-        return Config.from_dict(tomllib.loads(text), f"recipe {name_or_file}")
-    path = Path(name_or_file)
-    if not path.is_file():
-        raise ConfigError(f"--recipe: expected one of {', '.join(recipe_names())} or a file, got {name_or_file!r}")
-    try:
-        text = path.read_text("utf-8")
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--recipe: cannot read {path}: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"--recipe: expected {path} to hold settings by section, got {type(values).__name__}")
-    return Config.from_dict(values, f"recipe {path}")

@@ -61,3 +61,17 @@ def run_settings(method: Method, dataset: str, task: str) -> dict[str, Any]:
     if method.image_memory:
         values["memory_images"] = published_memory_size(dataset)
     return values
+
+
+def evaluation_settings(method: Method, dataset: str) -> dict[str, Any]:
+    """How the method's own code treats labels when it tests after a step: settings of a run, by name.
+
+    Not part of `run_settings`: methods compare only where all of them are tested in the same way, which is what a
+    run does that is not asked for another.
+    """
+    ade20k = dataset == "ade20k"
+    ignores_unseen = method.name == "mib" or (method.name in ("dkd", "dkd-m") and ade20k)
+    return {
+        "unseen": "ignore" if ignores_unseen else "background",
+        "ignore_background": method.name == "mib" and ade20k,
+    }

@@ -1,1 +1,1 @@
-"""Recipes: named settings as TOML files, see `ciss_fast.engine.config.load_recipe`."""
+"""Recipes: named settings as TOML files, see `ciss_fast.engine.recipes`."""

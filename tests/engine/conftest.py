@@ -5,7 +5,9 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ciss_fast.engine.config import Config
 from ciss_fast.engine.progress import Reporter
@@ -70,3 +72,19 @@ def voc_part(shared_file, tmp_path_factory) -> Path:
         path = lists / f"{name}.txt"
         path.write_text("\n".join(path.read_text().split()[::every]) + "\n")
     return folder
+
+
+@pytest.fixture
+def voc_of_squares(tmp_path) -> Path:
+    """A folder in VOC's layout with an image of every class in both lists."""
+    root = tmp_path / "voc"
+    lists = root / "ImageSets" / "Segmentation"
+    for folder in (lists, root / "JPEGImages", root / "SegmentationClass"):
+        folder.mkdir(parents=True)
+    for class_id in range(1, 21):
+        pixels = np.full((8, 8, 3), class_id, dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "JPEGImages" / f"{class_id}.jpg")
+        Image.fromarray(pixels[..., 0].copy()).save(root / "SegmentationClass" / f"{class_id}.png")
+    for name in ("train", "val"):
+        (lists / f"{name}.txt").write_text("\n".join(str(class_id) for class_id in range(1, 21)))
+    return root

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ciss_fast.engine.config import load_recipe
 from ciss_fast.engine.progress import Reporter
+from ciss_fast.engine.recipes import load_recipe
 from ciss_fast.engine.results import ResultsFolder
 from ciss_fast.engine.run import train
 from ciss_fast.memory.feature_memory import load_feature_memory

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ciss_fast.data.transforms import normalise
 from ciss_fast.engine import run as run_module
@@ -160,22 +159,7 @@ def test_runs_in_different_orders_have_folders_of_their_own(plan_of):
     assert permuted != other
 
 
-def test_another_name_of_the_task_is_the_same_run(tmp_path, voc_of_squares, plan_of):
+def test_another_name_of_the_task_is_the_same_run(voc_of_squares, plan_of):
     plan = plan_of(dataset="voc", data_root=str(voc_of_squares), data_option={}, task="15-5s")
     assert (plan.task.name, plan.config.data.task) == ("15-1", "15-1")
     assert plan.settings.published and plan.settings.loss_weights["ali"] == [3, 5, 2, 3, 2]
-
-
-@pytest.fixture
-def voc_of_squares(tmp_path):
-    """A folder in VOC's layout with an image of every class in both lists."""
-    lists = tmp_path / "ImageSets" / "Segmentation"
-    for folder in (lists, tmp_path / "JPEGImages", tmp_path / "SegmentationClass"):
-        folder.mkdir(parents=True)
-    for class_id in range(1, 21):
-        pixels = np.full((8, 8, 3), class_id, dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "JPEGImages" / f"{class_id}.jpg")
-        Image.fromarray(pixels[..., 0].copy()).save(tmp_path / "SegmentationClass" / f"{class_id}.png")
-    for name in ("train", "val"):
-        (lists / f"{name}.txt").write_text("\n".join(str(class_id) for class_id in range(1, 21)))
-    return tmp_path

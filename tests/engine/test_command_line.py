@@ -53,7 +53,8 @@ def test_command_line_overrides_the_recipe_and_is_saved(tmp_path):
          "--setting: expected one of overlapped, disjoint, sequential, partitioned, got 'sequence'"),
         (["--backbone", "resnet"], "'resnet', known: "),
         (["--weights", "/nonexistent/weights.pth"], "/nonexistent/weights.pth"),
-        (["--recipe", "dmeo"], "--recipe: expected one of "),
+        (["--recipe", "dmeo"], "--recipe: expected the name of a recipe (such as demo) or a file, got 'dmeo'"),
+        (["--recipe", "dkd-voc-15-2"], "expected one of the tasks 19-1, "),
         (["--lr-base", "x"], "--lr-base: expected a number or none, got 'x'"),
         (["--lr-later", "1,1,1"], "--lr-later: expected one value or 2 (one for each later step), got 3"),
         (["--loss-weight", "alii=2"],
@@ -135,11 +136,6 @@ def test_wrong_weights_file_is_found_before_the_folder_is_made(tmp_path, capsys)
 def test_compare_refuses_what_is_not_a_run(tmp_path, capsys):
     assert main(["compare", str(tmp_path)]) == 2
     assert "metrics.json: expected the file of a run, there is none" in capsys.readouterr().err
-
-
-def test_recipes_are_listed(capsys):
-    assert main(["recipes"]) == 0
-    assert any(line.startswith("demo: shapes ") for line in capsys.readouterr().out.splitlines())
 
 
 def test_interruption_has_its_own_exit_code(tmp_path, capsys, monkeypatch):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ciss_fast.engine.config import Config, all_settings, first_difference, load_recipe, recipe_names
+from ciss_fast.engine.config import Config, all_settings, first_difference
 from ciss_fast.engine.settings import at_step
 from ciss_fast.errors import ConfigError
 
@@ -95,41 +95,6 @@ def test_per_step_values():
     assert [at_step((1.0, 2.0), step, "x") for step in (1, 2)] == [1.0, 2.0]
     with pytest.raises(ConfigError, match="--lr-later: .* got 2 values but there is a step 3"):
         at_step((1.0, 2.0), 3, "--lr-later")
-
-
-def test_every_recipe_of_the_package_loads():
-    assert "demo" in recipe_names()
-    for name in recipe_names():
-        assert isinstance(load_recipe(name), Config)
-
-
-def test_recipe_files(tmp_path):
-    (tmp_path / "mine.toml").write_text("[optimisation]\nlr_base = 0.5\nepochs_later = [3, 2]\n")
-    expected = Config().with_settings({"lr_base": 0.5, "epochs_later": (3, 2)})
-    assert load_recipe(str(tmp_path / "mine.toml")) == expected
-    (tmp_path / "config.json").write_text(json.dumps(expected.to_dict()))
-    assert load_recipe(str(tmp_path / "config.json")) == expected
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("[optimisation]\nlr = 1", r"\[optimisation\] lr: unknown setting, expected one of optimiser, .*"),
-        ("[optimization]\nlr_base = 1", r"unknown section \[optimization\], expected one of data, model, .*"),
-        ("optimisation = 3", r"expected \[optimisation\] to be a table, got 3"),
-        ("[data]\nbatch_size = 'x'", r"\[data\] batch_size: expected a whole number or none, got 'x'"),
-        ("[data\n", "cannot read .*mine.toml: .*"),
-    ],
-)
-def test_wrong_recipe_files_are_named(tmp_path, content, message):
-    (tmp_path / "mine.toml").write_text(content)
-    with pytest.raises(ConfigError, match=f"mine.toml: {message}$|--recipe: {message}$"):
-        load_recipe(str(tmp_path / "mine.toml"))
-
-
-def test_unknown_recipe():
-    with pytest.raises(ConfigError, match="--recipe: expected one of .*demo.* or a file, got 'dmeo'"):
-        load_recipe("dmeo")
 
 
 def test_first_difference_looks_at_the_given_kinds_only():

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ciss_fast.engine.config import load_recipe
 from ciss_fast.engine.progress import Reporter
+from ciss_fast.engine.recipes import load_recipe
 from ciss_fast.engine.results import ResultsFolder
 from ciss_fast.engine.run import train
 

@@ -4,8 +4,9 @@ import torch
 
 from ciss_fast.data import Task
 from ciss_fast.engine.config import Config
+from ciss_fast.engine.effective_config import method_settings
 from ciss_fast.engine.evaluate import confusion_matrix, predict_images
-from ciss_fast.engine.plan import choose_previews, make_plan, method_settings
+from ciss_fast.engine.plan import choose_previews, make_plan
 from ciss_fast.engine.precision import Precision
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.scoring import run_tests
