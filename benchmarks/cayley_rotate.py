@@ -37,6 +37,13 @@ def our_rotation(params: Tensor, vectors: Tensor) -> Tensor:
     return ciss_fast.cayley_rotate(params, vectors)
 
 
+def our_fit(params: Tensor, prototypes: tuple[Tensor, Tensor], classifier: tuple[Tensor, Tensor]) -> Result:
+    """Loss and gradient on the parameters, as a user asks for them."""
+    loss, _ = ciss_fast.rotation_loss(params, *prototypes, *classifier, FIDELITY_WEIGHT)
+    (gradient,) = torch.autograd.grad(loss, params)
+    return loss.detach(), gradient
+
+
 def skew_matrix(upper: Tensor, dimension: int) -> Tensor:
     """S [..., D, D] of packed parameters [..., D (D - 1) / 2]."""
     rows, columns = torch.triu_indices(dimension, dimension, 1)
@@ -154,7 +161,9 @@ class RotationCase:
         if self.vectors is None:
             prototypes = self.prototypes(generator)
             leaf = params.requires_grad_()
-            run = partial(forward_backward, params=leaf, prototypes=prototypes, classifier=classifier)
+            arguments = {"params": leaf, "prototypes": prototypes, "classifier": classifier}
+            run = partial(forward_backward, **arguments)
+            ours = {"ours": partial(our_fit, *arguments.values()), "ours, term by term": partial(run, our_rotation)}
             expected = partial(
                 forward_backward,
                 partial(ciss_fast.cayley_rotate, backend="reference"),
@@ -166,6 +175,7 @@ class RotationCase:
         else:
             vectors = torch.randn(self.classes, self.vectors, self.dimension, generator=generator).relu_()
             run = partial(apply, params=params, vectors=vectors)
+            ours = {"ours": partial(run, our_rotation)}
             expected = partial(
                 apply, partial(ciss_fast.cayley_rotate, backend="reference"), params.double(), vectors.double()
             )
@@ -174,7 +184,7 @@ class RotationCase:
         return Workload(
             candidates={
                 "eager": partial(run, loop_of_inverses),
-                "ours": partial(run, our_rotation),
+                **ours,
                 "loop of solves": partial(run, loop_of_solves),
                 "batched solve, one thread": partial(on_one_thread, partial(run, batched_solve)),
             },

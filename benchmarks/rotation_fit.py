@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+import ciss_fast
 from ciss_fast.memory.replay import joint_classifier
 from ciss_fast.memory.rotation_fit import (
     TEMPERATURE,
@@ -27,7 +28,6 @@ from ciss_fast.memory.rotation_fit import (
     initial_rotations,
     positions,
     rotate_memory,
-    rotation_loss,
     rotation_optimiser,
 )
 from ciss_fast.models import BACKBONES, SegmentationModel, build_model
@@ -122,7 +122,7 @@ def measure(options: argparse.Namespace) -> tuple[Clock, Clock, float]:
         maps = ours.time("networks", lambda images=images: extract_both(previous, current, images, options.bf16))
         made = ours.time("prototypes", lambda maps=maps: batch_prototypes(*maps, memory, options.group))
         ours.time(
-            "rotations", lambda made=made: gradient(optimiser, rotation_loss(params, *made, weight, bias)[0])
+            "rotations", lambda made=made: gradient(optimiser, ciss_fast.rotation_loss(params, *made, weight, bias)[0])
         )
         ours.time("optimiser", optimiser.step)
         if not options.no_published:

@@ -5,6 +5,7 @@ from .ops.cayley_rotate import cayley_rotate
 from .ops.label_map import confusion, predict
 from .ops.prototypes import PrototypeAccumulator, prototypes
 from .ops.reasoning_loss import reasoning_loss, reasoning_scores
+from .ops.rotation_loss import rotation_loss
 from .ops.sigmoid_loss import sigmoid_loss
 from .ops.softmax_loss import softmax_loss
 
@@ -19,6 +20,7 @@ __all__ = [
     "prototypes",
     "reasoning_loss",
     "reasoning_scores",
+    "rotation_loss",
     "sigmoid_loss",
     "softmax_loss",
     "__version__",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+import ciss_fast
 from ciss_fast.data import StepBatches
 from ciss_fast.engine.schedule import PolySchedule
 from ciss_fast.engine.seeding import EXTRACTION, REPLAY, step_seed
@@ -32,7 +33,6 @@ from ciss_fast.memory.rotation_fit import (
     batch_prototypes,
     initial_rotations,
     rotate_memory,
-    rotation_loss,
     rotation_optimiser,
 )
 from ciss_fast.methods.method import LossAndTerms
@@ -145,7 +145,7 @@ def fit_rotations(context: StageContext, features: Tensor) -> Tensor:
         if iteration >= kept_from and loop.first <= kept_from:
             context.kept.add((current, classify(context.teacher, previous), label.to(torch.uint8)))
         prototypes = batch_prototypes(previous, current, features, config.rotation_group)
-        return rotation_loss(params, *prototypes, weight, bias, settings.rotation_weight)
+        return ciss_fast.rotation_loss(params, *prototypes, weight, bias, settings.rotation_weight)
 
     with closing(items):  # ends the loader processes at once, whatever happens
         loop.run(compute_loss)

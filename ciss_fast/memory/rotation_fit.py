@@ -2,7 +2,8 @@
 
 Every old class has a rotation R_k, parametrised by the Cayley transform of a skew-symmetric matrix. It is fitted so
 that it takes the class's prototype in the previous feature space to the one in the current space, both seen on
-the current step's images, and is then applied to the class's memorised features.
+the current step's images, and is then applied to the class's memorised features. The loss it is fitted with is
+`ciss_fast.rotation_loss`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 import ciss_fast
 
@@ -68,45 +68,6 @@ def batch_prototypes(
     if count == 1:
         return pairs[0]
     return torch.stack([pair[0] for pair in pairs], dim=1), torch.stack([pair[1] for pair in pairs], dim=1)
-
-
-def rotation_loss(
-    params: Tensor,
-    previous: Tensor,
-    current: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    fidelity_weight: float = 0.99,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """How far the rotated prototypes are from the current ones, and how badly they are classified.
-
-    With both sets of prototypes centred over the classes and o the mean of the current ones:
-    FID = mean_k (1 - cos(R_k r'_k, r_k)), REG = mean_k CE(classifier(R_k r'_k + o), k), and the loss is
-    ``fidelity_weight`` FID + (1 - ``fidelity_weight``) REG, averaged over the groups if there are several.
-
-    Args:
-        params: [K, D(D-1)/2], see `initial_rotations`; gets the gradient.
-        previous, current: prototypes [K, D] or [K, G, D] in the previous and the current feature space, not
-            centred, see `batch_prototypes`.
-        weight, bias: [C, D] and [C] of the current model's classifiers, old and new; rows 0 to K-1 are the old
-            classes.
-        fidelity_weight: lambda_ROT.
-
-    Returns the loss and its detached terms "fid" and "reg".
-    """
-    offset = current.mean(dim=0)
-    vectors = previous - previous.mean(dim=0)
-    if vectors.dim() == 2:
-        rotated = ciss_fast.cayley_rotate(params, vectors)
-    else:  # a vector a class is solved iteratively, which for a few groups is quicker than all of them at once
-        groups = vectors.unbind(dim=1)
-        rotated = torch.stack([ciss_fast.cayley_rotate(params, group.contiguous()) for group in groups], dim=1)
-    fidelity = (1 - functional.cosine_similarity(rotated, current - offset, dim=-1)).mean()
-    logits = functional.linear(rotated + offset, weight, bias)
-    classes = torch.arange(len(logits), device=logits.device).view(-1, *[1] * (logits.dim() - 2))
-    regulariser = functional.cross_entropy(logits.flatten(0, -2), classes.expand(logits.shape[:-1]).flatten())
-    total = fidelity_weight * fidelity + (1 - fidelity_weight) * regulariser
-    return total, {"fid": fidelity.detach(), "reg": regulariser.detach()}
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ void bind_cayley_rotate(pybind11::module_& module);
 void bind_label_map(pybind11::module_& module);
 void bind_prototypes(pybind11::module_& module);
 void bind_reasoning_loss(pybind11::module_& module);
+void bind_rotation_loss(pybind11::module_& module);
 void bind_sigmoid_loss(pybind11::module_& module);
 void bind_softmax_loss(pybind11::module_& module);
 }
@@ -56,6 +57,7 @@ PYBIND11_MODULE(_native, module) {
     ciss::bind_label_map(module);
     ciss::bind_prototypes(module);
     ciss::bind_reasoning_loss(module);
+    ciss::bind_rotation_loss(module);
     ciss::bind_sigmoid_loss(module);
     ciss::bind_softmax_loss(module);
 }

@@ -2,8 +2,7 @@
 #pragma once
 
 #include "cayley_class.h"
-#include "skew_krylov.h"
-#include "unpivoted_lu.h"
+#include "refined_elimination.h"
 
 namespace ciss {
 namespace CISS_ISA {
@@ -17,23 +16,20 @@ class FewElimination {
       : few(task, item, scratch),
         is_ready(slot && task.factors_ready && slot[0] == 1),
         slot(task.factors_ready ? nullptr : slot),
-        lu(task.dimension, is_ready ? slot : scratch.take<Factor>(slot_size(task.dimension))),
-        correction(scratch.take<Factor>(lu.order)) {
-    b = scratch.take<double>(lu.order);
-    x = scratch.take<double>(lu.order);
-    residual = scratch.take<double>(lu.order);
-  }
+        elimination(few.one.triangle, scratch, is_ready ? slot : nullptr),
+        b(scratch.take<double>(elimination.order())),
+        x(scratch.take<double>(elimination.order())) {}
 
   // Elements of a slot. The first, a diagonal entry of U, is 1 in factors that are good for anything.
-  static int64_t slot_size(int64_t dimension) { return UnpivotedLu<Factor>::size(dimension); }
+  static int64_t slot_size(int64_t dimension) { return RefinedElimination<Real, Factor>::size(dimension); }
 
   // The largest error, relative to the right side's norm.
   double run() {
     const CayleyClass<Real>& one = few.one;
-    if (!is_ready) {  // the transpose: rows are solved for
-      one.triangle.write_shifted(Factor(-0.5 * one.sign), lu.matrix, lu.order);
-      lu.factorise();
-    }
+    if (is_ready)  // the forward pass's, whose matrix is the transpose
+      elimination.factorised_for(-one.sign);
+    else
+      elimination.factorise(one.sign);
     double largest = 0;
     for (int64_t v = 0; v < one.vectors; v++) {
       const Norm norm = few.norm(v);
@@ -49,11 +45,10 @@ class FewElimination {
 
  private:
   const FewVectors<Real> few;
-  const bool is_ready;  // lu has the forward pass's factors, of the transpose of its matrix: of this pass's matrix
+  const bool is_ready;  // the slot has the forward pass's factors
   Factor* const slot;   // to be filled
-  UnpivotedLu<Factor> lu;
-  Factor* correction;
-  double *b, *x, *residual;
+  RefinedElimination<Real, Factor> elimination;
+  double *b, *x;
 
   // Past the caches: many megabytes come between this pass and the backward pass.
   void keep_factors(bool good) const {
@@ -64,26 +59,13 @@ class FewElimination {
       slot[0] = 0;
       return;
     }
-    for (int64_t i = 0; i < size; i += L) stream(slot + i, load(lu.matrix.data + i));
+    for (int64_t i = 0; i < size; i += L) stream(slot + i, load(elimination.factors() + i));
     finish_streams();
   }
 
   double solve(int64_t v, const Norm& norm) {
-    const CayleyClass<Real>& one = few.one;
-    norm.to_unit(one.right_sides + v * one.dimension, one.dimension, b, lu.order);
-    for (int64_t i = 0; i < lu.order; i++) residual[i] = b[i], x[i] = 0;
-    double error = 1, before;
-    do {
-      before = error;
-      for (int64_t i = 0; i < lu.order; i++) correction[i] = Factor(residual[i]);
-      if (is_ready)
-        lu.solve_column(correction);
-      else
-        lu.solve_rows({correction, lu.order}, 1);
-      for (int64_t i = 0; i < one.dimension; i++) x[i] += correction[i];
-      error = one.triangle.residual(0.5 * one.sign, b, x, residual);
-    } while (error > Accuracy<Real>::wanted && error < 0.1 * before);
-    return error;
+    norm.to_unit(few.one.right_sides + v * few.one.dimension, few.one.dimension, b, elimination.order());
+    return elimination.solve(few.one.sign, b, x);
   }
 };
 

@@ -12,7 +12,7 @@ class Iteration {
   Iteration(const CayleyTask& task, int64_t item, Scratch& scratch)
       : few(task, item, scratch),
         twice_skew(task.dimension, scratch),
-        krylov(twice_skew, task.dimension, task.sign, scratch),
+        krylov(twice_skew, task.dimension, scratch),
         b(scratch.take<Real>(SkewTiles<Real>::padded(task.dimension))),
         x(scratch.take<Real>(SkewTiles<Real>::padded(task.dimension))) {}
 
@@ -26,7 +26,7 @@ class Iteration {
       const Norm norm = few.norm(v);
       if (norm.finite) {
         norm.to_unit(one.right_sides + v * one.dimension, one.dimension, b, SkewTiles<Real>::padded(one.dimension));
-        const int taken = krylov.solve(b, x, most_products - products);
+        const int taken = krylov.solve(one.sign, b, x, most_products - products);
         if (taken < 0) return -1;
         products += taken;
       }

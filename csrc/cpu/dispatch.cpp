@@ -14,6 +14,7 @@ namespace ciss {
   extern const LabelMapKernels label_map_kernels;             \
   extern const PrototypesKernels prototypes_kernels;          \
   extern const ReasoningKernels reasoning_kernels;            \
+  extern const RotationKernels rotation_kernels;              \
   extern const SigmoidKernels sigmoid_kernels;                \
   extern const SoftmaxKernels softmax_kernels;                \
   static InstructionSet instruction_set() {                   \
@@ -23,6 +24,7 @@ namespace ciss {
     set.label_map = &label_map_kernels;                       \
     set.prototypes = &prototypes_kernels;                     \
     set.reasoning = &reasoning_kernels;                       \
+    set.rotation = &rotation_kernels;                         \
     set.sigmoid = &sigmoid_kernels;                           \
     set.softmax = &softmax_kernels;                           \
     return set;                                               \

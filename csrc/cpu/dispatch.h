@@ -5,6 +5,7 @@
 #include "label_map_task.h"
 #include "prototypes_task.h"
 #include "reasoning_task.h"
+#include "rotation_task.h"
 #include "sigmoid_task.h"
 #include "softmax_task.h"
 
@@ -16,6 +17,7 @@ struct InstructionSet {
   const LabelMapKernels* label_map = nullptr;
   const PrototypesKernels* prototypes = nullptr;
   const ReasoningKernels* reasoning = nullptr;
+  const RotationKernels* rotation = nullptr;
   const SigmoidKernels* sigmoid = nullptr;
   const SoftmaxKernels* softmax = nullptr;
 };

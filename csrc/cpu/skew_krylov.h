@@ -28,9 +28,8 @@ class SkewKrylov {
   // So many with a small S leave no room for the recurrences to drift: the residual need not be computed afresh.
   static constexpr int FEW_PRODUCTS = 8;
 
-  // For I + S (`sign` 1) or I - S (`sign` -1).
-  SkewKrylov(const SkewTiles<Real>& twice_skew, int64_t dimension, int sign, Scratch& scratch)
-      : twice_skew(twice_skew), half(Real(0.5) * Real(sign)), size(SkewTiles<Real>::padded(dimension)) {
+  SkewKrylov(const SkewTiles<Real>& twice_skew, int64_t dimension, Scratch& scratch)
+      : twice_skew(twice_skew), size(SkewTiles<Real>::padded(dimension)) {
     v = scratch.take<Real>(size);
     v_before = scratch.take<Real>(size);
     w = scratch.take<Real>(size);
@@ -39,9 +38,10 @@ class SkewKrylov {
     residual = scratch.take<Real>(size);
   }
 
-  // Solves (I + S) x = b for a `b` of norm 1 or 0. Returns the number of products it took; -1 where about
+  // Solves (I + sign S) x = b for a `b` of norm 1 or 0. Returns the number of products it took; -1 where about
   // `most_products` do not suffice or something is not finite.
-  int solve(const Real* b, Real* x, int most_products) {
+  int solve(int sign, const Real* b, Real* x, int most_products) {
+    half = Real(0.5) * Real(sign);
     most = most_products;
     V squares{};
     for (int64_t i = 0; i < size; i += L) {
@@ -67,7 +67,7 @@ class SkewKrylov {
   static constexpr int L = Simd<Real>::lanes;
 
   const SkewTiles<Real>& twice_skew;  // U - U^T
-  const Real half;
+  Real half = 0;
   const int64_t size;  // of padded vectors
   int products = 0, most = 0;
   double largest_beta = 0;  // entry of the tridiagonal matrix

@@ -14,7 +14,6 @@ from ciss_fast.memory.rotation_fit import (
     initial_rotations,
     positions,
     rotate_memory,
-    rotation_loss,
     rotation_optimiser,
 )
 
@@ -36,7 +35,7 @@ def test_golden_loss_gradient_and_rotated_memory(shared_file, name):
         expected = values[f"proto_{name}"]
         assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
     classifier = values["cls_weight"], values["cls_bias"]
-    loss, terms = rotation_loss(params, *prototypes, *classifier, values["lam"].item())
+    loss, terms = ciss_fast.rotation_loss(params, *prototypes, *classifier, values["lam"].item())
     loss.mul(3).backward()
     assert loss.item() == pytest.approx(values["loss_total"].item(), rel=1e-5)
     assert terms["fid"].item() == pytest.approx(values["loss_fid"].item(), rel=1e-5)
@@ -69,12 +68,12 @@ def test_a_large_batch_is_the_mean_of_even_groups():
     params, maps, memory, classifier = random_maps(images=5)
     prototypes = batch_prototypes(*maps, memory, group_size=2)
     assert [tensor.shape for tensor in prototypes] == [(3, 3, 6)] * 2
-    loss, terms = rotation_loss(params, *prototypes, *classifier, 0.9)
+    loss, terms = ciss_fast.rotation_loss(params, *prototypes, *classifier, 0.9)
     parts = []
     for number, images in enumerate((slice(0, 2), slice(2, 4), slice(4, 5))):
         single = batch_prototypes(maps[0][images], maps[1][images], memory)
         assert all(torch.equal(one, many[:, number]) for one, many in zip(single, prototypes, strict=True))
-        parts.append(rotation_loss(params, *single, *classifier, 0.9))
+        parts.append(ciss_fast.rotation_loss(params, *single, *classifier, 0.9))
     assert loss.item() == pytest.approx(sum(part.item() for part, _ in parts) / 3, rel=1e-6)
     for name in ("fid", "reg"):
         assert terms[name].item() == pytest.approx(sum(part[name].item() for _, part in parts) / 3, rel=1e-6)
@@ -84,7 +83,7 @@ def test_a_large_batch_is_the_mean_of_even_groups():
 def test_loss_is_the_weighted_sum_of_its_terms():
     params, _, memory, classifier = random_maps()
     for weight in (0.0, 0.95, 1.0):
-        loss, terms = rotation_loss(params, memory[:, 0], memory[:, 1], *classifier, weight)
+        loss, terms = ciss_fast.rotation_loss(params, memory[:, 0], memory[:, 1], *classifier, weight)
         assert loss.item() == pytest.approx(weight * terms["fid"].item() + (1 - weight) * terms["reg"].item(), rel=1e-6)
 
 
@@ -136,7 +135,7 @@ def test_fitting_recovers_known_rotations():
         current = ciss_fast.cayley_rotate(truth, centred)
         current = current - current.mean(dim=0)
         # What a class is rotated to must itself be centred: take out the mean before and after.
-        loss, terms = rotation_loss(params, previous, current, weight, torch.zeros(7), 1.0)
+        loss, terms = ciss_fast.rotation_loss(params, previous, current, weight, torch.zeros(7), 1.0)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -19,22 +19,31 @@ def check_types(params: object, vectors: object) -> None:
             raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
 
 
-def check_tensors(params: Tensor, vectors: Tensor) -> None:
-    """Raise TypeError or ValueError when types, shapes or devices do not fit together."""
-    check_float_type("vectors", vectors)
+def check_tensors(params: Tensor, vectors: Tensor, name: str = "vectors") -> None:
+    """Raise TypeError or ValueError when types, shapes or devices do not fit together; ``name``: of ``vectors``."""
+    check_float_type(name, vectors)
     if vectors.dim() not in (2, 3) or vectors.shape[-1] < 1:
-        raise ValueError(f"vectors: expected [K, D] or [K, S, D] with D >= 1, got shape {list(vectors.shape)}")
+        raise ValueError(f"{name}: expected [K, D] or [K, S, D] with D >= 1, got shape {list(vectors.shape)}")
     if params.dtype not in PARAMS_TYPES:
         raise TypeError(f"params: expected float32 or float64, got {params.dtype}")
     dimension = vectors.shape[-1]
     expected = [vectors.shape[0], dimension * (dimension - 1) // 2]
     if list(params.shape) != expected:
         raise ValueError(
-            f"params: expected [K, D (D - 1) / 2] = {expected} (the vectors are {list(vectors.shape)}), "
+            f"params: expected [K, D (D - 1) / 2] = {expected} ({name} is {list(vectors.shape)}), "
             f"got shape {list(params.shape)}"
         )
     if params.device != vectors.device:
-        raise ValueError(f"params: expected device {vectors.device} like the vectors, got {params.device}")
+        raise ValueError(f"params: expected device {vectors.device} like {name}, got {params.device}")
+
+
+def accuracy_error(params: Tensor, item: int, error: float, accepted: float) -> str:
+    """What is said of a class whose rotation could not be solved accurately."""
+    norm = float(params[item].double().norm()) / 2**0.5
+    return (
+        f"params: expected rotations that can be solved within {accepted:.0e}, got class {item} with an error of "
+        f"{error:.0e} (Frobenius norm of S: {norm:.1e})"
+    )
 
 
 def check_gradient_tensors(solutions: Tensor, iterations: Tensor, upstream: Tensor) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ... import native
-from .checks import check_gradient_tensors, check_tensors
+from .checks import accuracy_error, check_gradient_tensors, check_tensors
 
 library = torch.library.Library("ciss_fast", "FRAGMENT")
 library.define(
@@ -65,11 +65,7 @@ def _solve(
         threads=torch.get_num_threads(),
     )
     if item >= 0:
-        norm = float(params[item].double().norm()) / 2**0.5
-        raise ValueError(
-            f"params: expected rotations that can be solved within {accepted:.0e}, got class {item} with an error of "
-            f"{error:.0e} (Frobenius norm of S: {norm:.1e})"
-        )
+        raise ValueError(accuracy_error(params, item, error, accepted))
 
 
 def _cayley_rotate_cpu(params: Tensor, vectors: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

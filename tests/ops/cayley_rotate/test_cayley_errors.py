@@ -28,7 +28,7 @@ CASES = [
     ({"params": PARAMS[:1]}, ValueError, r"params: expected .* = \[2, 10\] .*, got shape \[1, 10\]"),
     ({"params": PARAMS[0]}, ValueError, r"params: expected .* = \[2, 10\] .*, got shape \[10\]"),
     ({"vectors": torch.ones(2, 3, 4)}, ValueError, r"params: expected .* = \[2, 6\] .*\[2, 3, 4\]\), got .*\[2, 10\]"),
-    ({"params": PARAMS.to("meta")}, ValueError, "params: expected device cpu like the vectors, got meta"),
+    ({"params": PARAMS.to("meta")}, ValueError, "params: expected device cpu like vectors, got meta"),
 ]
 
 
