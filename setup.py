@@ -2,15 +2,20 @@
 
 Environment variables:
     CISS_FAST_NATIVE=0              install without the native library (the reference implementations serve)
+    CISS_FAST_CUDA=0|1              without, or with, the library of CUDA kernels. It needs nvcc, on the PATH or named by
+                                    CUDACXX. Default: with it where nvcc is found, unless the torch that is installed is
+                                    built without CUDA. CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES=90 for one architecture
     CMAKE_ARGS                      further arguments for CMake, separated by spaces
     CMAKE_BUILD_PARALLEL_LEVEL      compiler processes at a time (default: Ninja's choice)
 """
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -21,7 +26,9 @@ ROOT = Path(__file__).resolve().parent
 
 
 class CMakeBuild(build_ext):
-    """`build_ext` for one extension whose sources and options are CMakeLists.txt's business."""
+    """`build_ext` for extensions whose sources and options are CMakeLists.txt's business; targets have their names."""
+
+    configured = False
 
     def build_extension(self, ext: Extension) -> None:
         import pybind11
@@ -30,9 +37,10 @@ class CMakeBuild(build_ext):
         # the objects that need no recompiling. What CMake remembers does go: under build isolation its tools
         # lie elsewhere every time (cmake --fresh would delete the objects as well).
         build = ROOT / "build" / f"cmake-{self.plat_name}-{sys.implementation.cache_tag}"
-        (build / "CMakeCache.txt").unlink(missing_ok=True)
-        for remembered in build.glob("CMakeFiles/[0-9]*"):
-            shutil.rmtree(remembered)
+        if not self.configured:
+            (build / "CMakeCache.txt").unlink(missing_ok=True)
+            for remembered in build.glob("CMakeFiles/[0-9]*"):
+                shutil.rmtree(remembered)
         output = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         configure = [
             "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
@@ -40,27 +48,50 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DCISS_FAST_OUTPUT_DIRECTORY={output}",
+            f"-DCISS_FAST_CUDA={'ON' if cuda_wanted() else 'OFF'}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]  # fmt: skip
         try:
-            subprocess.run(configure, check=True)
-            subprocess.run(["cmake", "--build", str(build)], check=True)
+            if not self.configured:
+                subprocess.run(configure, check=True)
+            self.configured = True
+            subprocess.run(["cmake", "--build", str(build), "--target", ext.name.split(".")[-1]], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             cause = error if isinstance(error, OSError) else "its message is above"
             raise CompileError(
                 f"the native library of ciss_fast was not built ({cause}). It needs CMake, Ninja and a "
-                "C++17 compiler, GCC or Clang. CISS_FAST_NATIVE=0 installs without it."
+                "C++17 compiler, GCC or Clang; for the CUDA kernels nvcc. CISS_FAST_NATIVE=0 installs without it, "
+                "CISS_FAST_CUDA=0 without CUDA kernels."
             ) from error
 
 
-def native_wanted() -> bool:
-    value = os.environ.get("CISS_FAST_NATIVE", "1")
+def switch(variable: str, default: bool) -> bool:
+    value = os.environ.get(variable, str(int(default)))
     if value not in ("0", "1"):
-        raise SystemExit(f"error: CISS_FAST_NATIVE must be 0 or 1, got {value!r}")
+        raise SystemExit(f"error: {variable} must be 0 or 1, got {value!r}")
     return value == "1"
 
 
+def native_wanted() -> bool:
+    return switch("CISS_FAST_NATIVE", True)
+
+
+def cuda_wanted() -> bool:
+    has_nvcc = "CUDACXX" in os.environ or shutil.which("nvcc") is not None
+    return native_wanted() and switch("CISS_FAST_CUDA", has_nvcc and not torch_without_cuda())
+
+
+def torch_without_cuda() -> bool:
+    """Whether the torch that is installed cannot use a GPU; under build isolation none is seen."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    version = Path(spec.origin).with_name("version.py")
+    return version.is_file() and re.search(r"^cuda\b[^=]*= None$", version.read_text(), re.MULTILINE) is not None
+
+
+names = ["_native"] * native_wanted() + ["_cuda"] * cuda_wanted()
 setup(
-    ext_modules=[Extension("ciss_fast._native", sources=[])] if native_wanted() else [],
+    ext_modules=[Extension(f"ciss_fast.{name}", sources=[]) for name in names],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "host_device.h"
+
 namespace ciss {
 
 enum Term { CE = 0, CCE, KD, CKD, ALI, FOCAL, TERM_COUNT };
@@ -41,7 +43,7 @@ struct SoftmaxSettings {
   double alpha = 1;
   int64_t ignore_index = 255;
 
-  bool active(Term t) const { return weight[t] != 0; }
+  CISS_HOST_DEVICE bool active(Term t) const { return weight[t] != 0; }
 };
 
 // Factors of the per-pixel gradients: weight / number of pixels, by region (index: log2 of the region's bit).
@@ -54,11 +56,11 @@ struct SoftmaxCoefficients {
   double focal = 0;
   double label_old = 0, label_new = 0;  // of -z_y
 
-  bool uses_log_old() const { return log_old[0] != 0 || log_old[1] != 0 || log_old[2] != 0 || log_old[3] != 0; }
+  CISS_HOST_DEVICE bool uses_log_old() const { return log_old[0] != 0 || log_old[1] != 0 || log_old[2] != 0 || log_old[3] != 0; }
 };
 
 // Number of pixels each term's sum is divided by; 1 for an empty region (its sum is 0).
-inline void term_divisors(const SoftmaxSettings& s, const int64_t pixels[REGION_COUNT], double divisor[TERM_COUNT]) {
+CISS_HOST_DEVICE inline void term_divisors(const SoftmaxSettings& s, const int64_t pixels[REGION_COUNT], double divisor[TERM_COUNT]) {
   const uint32_t valid = UNLABELLED | LABELLED;
   const uint32_t region[TERM_COUNT] = {LABELLED, valid, s.kd_region, EVERYWHERE, UNLABELLED, valid};
   for (int t = 0; t < TERM_COUNT; t++) {
@@ -70,7 +72,8 @@ inline void term_divisors(const SoftmaxSettings& s, const int64_t pixels[REGION_
   }
 }
 
-inline SoftmaxCoefficients coefficients(const SoftmaxSettings& s, const double divisor[TERM_COUNT], int64_t old_classes) {
+CISS_HOST_DEVICE inline SoftmaxCoefficients coefficients(const SoftmaxSettings& s, const double divisor[TERM_COUNT],
+                                                         int64_t old_classes) {
   double w[TERM_COUNT];
   for (int t = 0; t < TERM_COUNT; t++) w[t] = s.active(Term(t)) ? s.weight[t] / divisor[t] : 0;
   if (old_classes > 0) {
@@ -98,8 +101,9 @@ inline SoftmaxCoefficients coefficients(const SoftmaxSettings& s, const double d
 }
 
 // Unweighted value of each term from the sums.
-inline void term_values(const SoftmaxSettings& s, const double sum[SUM_COUNT], const double divisor[TERM_COUNT],
-                        int64_t old_classes, double value[TERM_COUNT]) {
+CISS_HOST_DEVICE inline void term_values(const SoftmaxSettings& s, const double sum[SUM_COUNT],
+                                         const double divisor[TERM_COUNT], int64_t old_classes,
+                                         double value[TERM_COUNT]) {
   const double ln2 = 0.693147180559945309417, poison = sum[SUM_POISON];
   const double unlabelled = sum[SUM_LINEAR_UNLABELLED] + sum[SUM_LINEAR_BACKGROUND_UNLABELLED];
   const double rest = sum[SUM_LINEAR_REST] + sum[SUM_LINEAR_BACKGROUND_REST];

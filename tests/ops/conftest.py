@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ciss_fast import cuda_runtime
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
@@ -25,3 +27,12 @@ def nan_filled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def emulated_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backend "cuda" takes CPU tensors: its kernels are emulated (see `cuda_emulation`)."""
+    from cuda_emulation import emulated_library
+
+    library = emulated_library()
+    monkeypatch.setattr(cuda_runtime, "_load", lambda: (library, None))

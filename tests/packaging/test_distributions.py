@@ -49,7 +49,7 @@ def test_source_archive_holds_all_sources(source_archive: Path, repository: Path
     wanted |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
     for folder, suffixes in {
         "ciss_fast": {".py", ".toml", ".md"},
-        "csrc": {".cpp", ".h"},
+        "csrc": {".cpp", ".h", ".cu", ".cuh"},
         "tests": {".py"},
     }.items():
         files = [path for path in (repository / folder).rglob("*") if path.suffix in suffixes]
