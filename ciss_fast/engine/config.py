@@ -92,6 +92,9 @@ class OptimisationConfig:
         None, "part of a step's iterations with linear warm-up", minimum=0, published=True
     )
     warmup_start: float = option(1e-3, "factor at which the warm-up starts", minimum=0)
+    accumulate: int = option(
+        1, "parts a batch is split into, one in memory at a time; an update takes the sum of their gradients", minimum=1
+    )
     clip_norm: float | None = option(None, "largest norm of the whole gradient; none for no limit", above=0)
     freeze_batch_norm: str = option(
         "published",
@@ -195,8 +198,11 @@ class RunConfig:
     output: str | None = option(None, "results folder; none: named after the run, in runs/", affects="nothing")
     base_from: str | None = option(None, "results folder whose base step is taken over", affects="nothing")
     seed: int = option(0, "seed of everything random", minimum=0)
-    precision: str = option("fp32", "arithmetic of the network", choices=("fp32", "bf16"))
+    precision: str = option(
+        "fp32", "arithmetic of the network; fp16 comes with loss scaling", choices=("fp32", "bf16", "fp16")
+    )
     channels_last: bool = option(True, "memory layout of the network's tensors")
+    compile: bool = option(False, "train through torch.compile, which takes a minute or more at the start of a step")
     device: str = option("auto", "cpu, cuda, cuda:1, or auto: a GPU if there is one", affects="nothing")
     threads: int | None = option(None, "CPU threads; none leaves torch's choice", minimum=1, affects="nothing")
     save_minutes: float = option(

@@ -148,7 +148,7 @@ def fit_rotations(context: StageContext, features: Tensor) -> Tensor:
         return ciss_fast.rotation_loss(params, *prototypes, weight, bias, settings.rotation_weight)
 
     with closing(items):  # ends the loader processes at once, whatever happens
-        loop.run(compute_loss)
+        loop.run(lambda iteration: [compute_loss(iteration)])
     return params.detach()
 
 
@@ -178,7 +178,7 @@ def train_classifiers(context: StageContext) -> None:
         )
 
     with closing(items):
-        loop.run(compute_loss, optimisation.clip_norm)
+        loop.run(lambda iteration: [compute_loss(iteration)], optimisation.clip_norm)
 
 
 def replayed_batches(context: StageContext, batches: StepBatches, first: int) -> Iterator[tuple[Tensor, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -56,8 +56,8 @@ class LossLog:
 class TrainingLoop:
     """The iterations of a stage, made by `StageContext.loop`.
 
-    On construction optimiser, tensors and log get back what an interrupted run has saved; ``first`` is the
-    iteration to go on with, 0 if there was none.
+    On construction optimiser, loss scaler, tensors and log get back what an interrupted run has saved; ``first`` is
+    the iteration to go on with, 0 if there was none.
     """
 
     def __init__(
@@ -71,8 +71,9 @@ class TrainingLoop:
         epoch_length: int,
         title: str,
         tensors: dict[str, Tensor],
+        scaler: torch.amp.GradScaler,
     ) -> None:
-        self.schedule, self.progress, self.reporter = schedule, progress, reporter
+        self.schedule, self.progress, self.reporter, self.scaler = schedule, progress, reporter, scaler
         self.epoch_length, self.title, self.tensors = epoch_length, title, tensors
         self.log = LossLog(log_every, progress.history, sink, progress.iterations)
         self.first = 0
@@ -80,9 +81,12 @@ class TrainingLoop:
             self._restore(progress.state)
 
     def run(
-        self, compute_loss: Callable[[int], tuple[Tensor, dict[str, Tensor]]], clip_norm: float | None = None
+        self,
+        compute_losses: Callable[[int], Iterable[tuple[Tensor, dict[str, Tensor]]]],
+        clip_norm: float | None = None,
     ) -> None:
-        """Optimise ``compute_loss(iteration)`` (a scalar and its detached terms) from iteration ``first`` on.
+        """Optimise the sum of ``compute_losses(iteration)`` (scalars and their detached terms, which add up too) from
+        iteration ``first`` on. Of several losses each is differentiated before the next one is asked for.
 
         ``clip_norm``: largest norm of the whole gradient. Raises `CissFastError` if the loss becomes infinite or
         NaN.
@@ -95,11 +99,8 @@ class TrainingLoop:
         with closing(followed):  # so that an error finds the progress bar put away
             for iteration in followed:
                 schedule.set_iteration(iteration)
-                loss, terms = compute_loss(iteration)
-                update(schedule.optimiser, loss, clip_norm)
-                # The number of pixels in every region comes with the terms; it is not for the log.
-                values = {name: value for name, value in terms.items() if not name.startswith("pixels_")}
-                values = {"loss": loss.detach(), **values}
+                values: dict[str, Tensor] = {}
+                update(schedule.optimiser, _logged(compute_losses(iteration), values), clip_norm, self.scaler)
                 done = iteration + 1
                 self.log.add(iteration, values, schedule.learning_rate, last=done == iterations)
                 if self.log.entries:
@@ -113,12 +114,14 @@ class TrainingLoop:
             "optimiser": self.schedule.optimiser.state_dict(),
             "tensors": self.tensors,
             "pending": self.log.pending,
+            "scaler": self.scaler.state_dict(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.first = state["iteration"]
         optimiser = self.schedule.optimiser
         optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
         device = optimiser.param_groups[0]["params"][0].device
         self.log.pending = [{name: value.to(device) for name, value in terms.items()} for terms in state["pending"]]
         with torch.no_grad():
@@ -126,11 +129,26 @@ class TrainingLoop:
                 tensor.copy_(state["tensors"][name])
 
 
-def update(optimiser: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None) -> None:
-    """One step of the optimiser down the gradient of ``loss``, clipped to ``clip_norm`` as a whole."""
+def _logged(losses: Iterable[tuple[Tensor, dict[str, Tensor]]], values: dict[str, Tensor]) -> Iterator[Tensor]:
+    """The losses as they come; ``values`` becomes the sum of what they say for the log."""
+    for loss, terms in losses:
+        # The number of pixels in every region comes with the terms; it is not for the log.
+        logged = {name: value for name, value in terms.items() if not name.startswith("pixels_")}
+        for name, value in {"loss": loss.detach(), **logged}.items():
+            values[name] = values[name] + value if name in values else value
+        yield loss
+
+
+def update(
+    optimiser: torch.optim.Optimizer, losses: Iterable[Tensor], clip_norm: float | None, scaler: torch.amp.GradScaler
+) -> None:
+    """One step of the optimiser down the gradient of the sum of ``losses``, clipped to ``clip_norm`` as a whole."""
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    for loss in losses:
+        scaler.scale(loss).backward()
     if clip_norm is not None:
+        scaler.unscale_(optimiser)
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
-    optimiser.step()
+    scaler.step(optimiser)
+    scaler.update()

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from ciss_fast.engine.config import RunConfig
 from ciss_fast.errors import ConfigError
 
+AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @dataclass(frozen=True)
 class Precision:
-    """Where and in which arithmetic the network computes. Parameters stay float32; bf16 is autocast's."""
+    """Where and in which arithmetic the network computes. Parameters stay float32; bf16 and fp16 are autocast's."""
 
     device: torch.device
     autocast_dtype: torch.dtype | None
@@ -24,12 +26,17 @@ class Precision:
     @staticmethod
     def from_config(config: RunConfig) -> Precision:
         """Raises `ConfigError` if the device is unknown or not there."""
-        autocast_dtype = torch.bfloat16 if config.precision == "bf16" else None
-        return Precision(_device(config.device), autocast_dtype, config.channels_last)
+        return Precision(_device(config.device), AUTOCAST_TYPES[config.precision], config.channels_last)
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context a forward pass runs in."""
         return torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None)
+
+    def loss_scaler(self) -> torch.amp.GradScaler:
+        """Scales losses so that gradients do not vanish in fp16, and leaves out updates where they overflow; does
+        nothing in other arithmetic.
+        """
+        return torch.amp.GradScaler(self.device.type, enabled=self.autocast_dtype == torch.float16)
 
     def place_model(self, model: nn.Module) -> nn.Module:
         """Move the model to the device and into the memory layout; in place, returned for convenience."""

@@ -94,7 +94,8 @@ class Run:
             if step > 0:
                 model.add_classifier(plan.training_task.classes_per_step[step])
             plan.method.set_train_mode(model, step, settings)
-            images = torch.empty(min(data.batch_size, count), 3, data.crop_size, data.crop_size, device="meta")
+            smallest = max(1, min(data.batch_size, count) // self.config.optimisation.accumulate)
+            images = torch.empty(smallest, 3, data.crop_size, data.crop_size, device="meta")
             try:
                 plan.method.parameter_groups(model, step, settings, step_learning_rate(self.config, step))
                 model(images)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ciss_fast.engine import feature_replay, image_replay
@@ -72,6 +73,7 @@ class StageContext:
         epoch_length: int,
         title: str,
         tensors: dict[str, Tensor] | None = None,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> TrainingLoop:
         """A training loop of this stage (one a stage) that can be interrupted at any iteration.
 
@@ -81,6 +83,7 @@ class StageContext:
             title: what the user reads beside the number of iterations.
             tensors: what is trained besides the model, such as rotations, by name. Saved with the progress and
                 restored in place.
+            scaler: of the losses, see `Precision.loss_scaler`; None for none.
         """
         return TrainingLoop(
             schedule,
@@ -91,6 +94,7 @@ class StageContext:
             epoch_length=epoch_length,
             title=f"step {self.step}, {title}",
             tensors=tensors or {},
+            scaler=scaler or torch.amp.GradScaler(enabled=False),
         )
 
     def train(self) -> None:

@@ -69,11 +69,12 @@ def train_model(context: StageContext, batches: StepBatches) -> None:
         warmup=optimisation.warmup,
         warmup_start=optimisation.warmup_start,
     )
-    loop = context.loop(schedule, epoch_length=len(batches), title="training")
+    loop = context.loop(schedule, epoch_length=len(batches), title="training", scaler=precision.loss_scaler())
     items = endless(batches, loop.first)
+    if config.run.compile:
+        model, teacher = (None if network is None else torch.compile(network) for network in (model, teacher))
 
-    def compute_loss(iteration: int) -> LossAndTerms:
-        images, label = next(items)
+    def compute_loss(images: Tensor, label: Tensor) -> LossAndTerms:
         images = precision.place_images(images)
         label = label.to(precision.device, non_blocking=True)
         with precision.autocast():
@@ -82,5 +83,16 @@ def train_model(context: StageContext, batches: StepBatches) -> None:
                 teacher_output = teacher(images) if teacher is not None else None
         return method.loss(output, teacher_output, label, step, settings)
 
+    def compute_losses(iteration: int) -> Iterator[LossAndTerms]:
+        """One for every part of the batch, weighted by its share of the images."""
+        images, label = next(items)
+        parts = min(optimisation.accumulate, len(images))
+        for part in zip(images.tensor_split(parts), label.tensor_split(parts), strict=True):
+            loss, terms = compute_loss(*part)
+            if parts > 1:
+                share = len(part[0]) / len(images)
+                loss, terms = loss * share, {name: value * share for name, value in terms.items()}
+            yield loss, terms
+
     with closing(items):  # ends the loader processes at once, whatever happens
-        loop.run(compute_loss, optimisation.clip_norm)
+        loop.run(compute_losses, optimisation.clip_norm)

@@ -68,7 +68,7 @@ def test_values_from_text_and_from_files(name, value, expected):
         ("batch_size", "2.5", "--batch-size: expected a whole number or none, got '2.5'"),
         ("batch_size", 0, "--batch-size: expected at least 1, got 0"),
         ("flip", "maybe", "--flip: expected true or false, got 'maybe'"),
-        ("precision", "fp8", "--precision: expected one of fp32, bf16, got 'fp8'"),
+        ("precision", "fp8", "--precision: expected one of fp32, bf16, fp16, got 'fp8'"),
         ("lr_later", "0.1,x", "--lr-later: expected a number or numbers separated by commas or none, got '0.1,x'"),
         ("lr_later", "0.1,-1", "--lr-later: expected more than 0, got '0.1,-1'"),
         ("class_order", 3, "--class-order: expected ids or names separated by commas or none, got 3"),

@@ -67,8 +67,9 @@ def test_predictions_have_the_size_of_their_images(batches, align_corners):
 
 def test_precision_of_the_network():
     linear = nn.Conv2d(3, 2, 1)
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         precision = Precision.from_config(RunConfig(precision=name, device="cpu"))
+        assert precision.loss_scaler().is_enabled() == (name == "fp16")
         images = precision.place_images(torch.zeros(2, 3, 4, 4))
         assert images.is_contiguous(memory_format=torch.channels_last)
         with precision.autocast():

@@ -110,7 +110,7 @@ def killed(*arguments):
 
 loop.update = killed
 torch.set_num_threads(int(sys.argv[3]))  # the bits depend on it
-sys.exit(main(["train", "--recipe", sys.argv[2], "--quiet"]))
+sys.exit(main(["train", "--recipe", sys.argv[2], "--output", sys.argv[4], "--quiet"]))
 """
 
 
@@ -124,9 +124,9 @@ def test_killed_process(tmp_path, tiny_config, tiny_train):
     tiny_train(whole, **settings)
     base, later = (entry["iterations"] for entry in outcome(whole))
     recipe = tmp_path / "settings.json"
-    recipe.write_text(json.dumps(tiny_config(**settings, output=str(run)).to_dict()))
+    recipe.write_text(json.dumps(tiny_config(**settings).to_dict()))
     kill_at = base + later // 2 + 1
-    arguments = str(kill_at), str(recipe), str(torch.get_num_threads())
+    arguments = str(kill_at), str(recipe), str(torch.get_num_threads()), str(run)
     process = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     saved = load_checkpoint(progress_path(run))
@@ -155,11 +155,11 @@ class Staged(FineTuning):
         schedule = PolySchedule(optimiser, 7, power=0.9, warmup=0, warmup_start=0)
         work = context.loop(schedule, epoch_length=4, title="fit", tensors={"rotation": rotation})
 
-        def compute_loss(iteration):
+        def compute_losses(iteration):
             loss = (rotation - torch.rand(3)).square().sum()
-            return loss, {"distance": loss.detach()}
+            yield loss, {"distance": loss.detach()}
 
-        work.run(compute_loss)
+        work.run(compute_losses)
         context.model.classifiers[-1].bias.data[:3] = rotation.detach()
         context.memory_path(context.step, ".txt").parent.mkdir(exist_ok=True)
         context.memory_path(context.step, ".txt").write_text(str(rotation.tolist()))

@@ -40,7 +40,8 @@ def test_an_update_is_that_of_its_own_gradient_clipped_as_a_whole(clip_norm, ste
     parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimiser = torch.optim.SGD([{"params": [p]} for p in parameters], lr=1.0)
     for iteration in (1, 2):  # the second must not contain the first one's gradient
-        update(optimiser, 3 * parameters[0].sum() + 3 * parameters[1].sum(), clip_norm)
+        losses = (3 * parameter.sum() for parameter in parameters)  # their gradients are summed
+        update(optimiser, losses, clip_norm, torch.amp.GradScaler(enabled=False))
         for parameter in parameters:
             assert parameter.item() == pytest.approx(-iteration * step, rel=1e-5)
 
