@@ -1,11 +1,14 @@
 """The results folder of a run: what is in it and how it is read and written.
 
 config.json               the effective configuration
-metrics.json              scores, per-class IoU, loss log and times of every finished step
+metrics.json              scores, per-class IoU, loss log, times and memory of every finished step
+scores.csv                the scores of metrics.json, a row a step
+class_iou.csv             the IoU of every class (a row each) after every step
 checkpoints/step_N.pt     the model after step N
 checkpoints/in_progress.pt  a step under way, for going on after an interruption
 memory/                   what methods with a memory keep for later steps
 evaluation/step_N.npz     confusion matrix and predicted preview images after step N
+evaluation/previews.npz   the preview images and their ground truth
 tensorboard/              loss terms, learning rate and scores
 curves.png, predictions.png
 """
@@ -20,14 +23,18 @@ import numpy as np
 
 from ciss_fast.atomic_files import atomic_write, atomic_write_text, remove_partial_files
 from ciss_fast.engine.config import Config, first_difference
-from ciss_fast.engine.tables import percent, text_table
+from ciss_fast.engine.metrics import MEANS_OVER_STEPS
+from ciss_fast.engine.tables import csv_text, percent, text_table
 from ciss_fast.errors import CheckpointError, ConfigError
 
-METRICS_FORMAT = 1
-METRICS_OF_RUN = ("dataset", "task", "setting", "method", "num_steps", "mean_miou_all", "steps")
+METRICS_FORMAT = 2
+METRICS_OF_RUN = (
+    "dataset", "task", "setting", "method", "seed", "num_steps", "steps", "miou_matrix", "forgetting",
+    "mean_forgetting", "mean_over_steps", "mean_miou_all",
+)  # fmt: skip
 METRICS_OF_STEP = (
-    "step", "new_classes", "iterations", "seconds_training", "seconds_testing", "miou_base", "miou_new", "miou_all",
-    "hiou", "pixel_accuracy", "miou_by_step", "iou", "loss_log",
+    "step", "new_classes", "training_images", "test_images", "iterations", "seconds_training", "seconds_testing",
+    "peak_memory_bytes", *MEANS_OVER_STEPS, "miou_by_step", "iou", "loss_log",
 )  # fmt: skip
 
 
@@ -80,7 +87,8 @@ class ResultsFolder:
         metrics = _read_json(self.metrics_path)
         if metrics.get("format") != METRICS_FORMAT or not isinstance(metrics.get("steps"), list):
             raise CheckpointError(
-                f"{self.metrics_path}: expected metrics of format {METRICS_FORMAT}, got {metrics.get('format')!r}"
+                f"{self.metrics_path}: expected metrics of format {METRICS_FORMAT}, got {metrics.get('format')!r}; "
+                "without this file the training command scores the checkpoints again"
             )
         missing = [name for name in METRICS_OF_RUN if name not in metrics]
         for number, entry in enumerate(metrics["steps"]):
@@ -92,7 +100,10 @@ class ResultsFolder:
         return metrics
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        atomic_write_text(self.metrics_path, json.dumps({"format": METRICS_FORMAT, **metrics}, indent=1) + "\n")
+        """Write ``metrics.json`` and the tables made of it."""
+        atomic_write_text(self.metrics_path, json.dumps({**metrics, "format": METRICS_FORMAT}, indent=1) + "\n")
+        atomic_write_text(self.path / "scores.csv", scores_csv(metrics["steps"]))
+        atomic_write_text(self.path / "class_iou.csv", class_iou_csv(metrics["steps"]))
 
     def write_evaluation(self, step: int, confusion: np.ndarray, previews: list[np.ndarray]) -> None:
         arrays = {"confusion": confusion, **{f"preview_{i}": image for i, image in enumerate(previews)}}
@@ -109,9 +120,29 @@ class ResultsFolder:
 
     def read_previews(self, step: int) -> list[np.ndarray]:
         """The predicted class ids of the preview images after a step, each [H, W]."""
-        with np.load(self.evaluation_path(step)) as arrays:
-            count = sum(name.startswith("preview_") for name in arrays.files)
-            return [arrays[f"preview_{i}"] for i in range(count)]
+        return _read_arrays(self.evaluation_path(step), "preview")
+
+    @property
+    def previews_path(self) -> Path:
+        return self.path / "evaluation" / "previews.npz"
+
+    def write_preview_images(self, images: list[np.ndarray], labels: list[np.ndarray]) -> None:
+        """Keep the preview images (uint8 [H, W, 3]) and their ground truth (class ids [H, W], 255 ignored)."""
+        arrays = {f"image_{i}": image for i, image in enumerate(images)}
+        arrays |= {f"label_{i}": label for i, label in enumerate(labels)}
+        atomic_write(self.previews_path, lambda file: np.savez_compressed(file, **arrays))
+
+    def read_preview_images(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """What `write_preview_images` has written. Raises `CheckpointError` if it is missing or damaged."""
+        return _read_arrays(self.previews_path, "image"), _read_arrays(self.previews_path, "label")
+
+
+def _read_arrays(path: Path, name: str) -> list[np.ndarray]:
+    try:
+        with np.load(path) as arrays:
+            return [arrays[f"{name}_{i}"] for i in range(sum(file.startswith(f"{name}_") for file in arrays.files))]
+    except Exception as error:  # a damaged archive surfaces as almost anything
+        raise CheckpointError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -137,3 +168,29 @@ def steps_table(metrics: dict[str, Any]) -> str:
         for entry in metrics["steps"]
     ]
     return text_table(["step", "base mIoU", "new mIoU", "all mIoU", "hIoU", "pixel acc.", "train s"], rows)
+
+
+def scores_csv(steps: list[dict[str, Any]]) -> str:
+    """The steps' scores as CSV, fractions from 0 to 1; nothing where there is no score."""
+    groups = max((len(entry["miou_by_step"]) for entry in steps), default=0)
+    names = ("training_images", "test_images", "iterations", "seconds_training", "seconds_testing", "peak_memory_bytes")
+    header = ["step", "new_classes", *names, *MEANS_OVER_STEPS, *(f"miou_step_{group}" for group in range(groups))]
+    rows = [
+        [
+            entry["step"],
+            " ".join(name.replace(" ", "_") for name in entry["new_classes"]),
+            *(entry[name] for name in (*names, *MEANS_OVER_STEPS)),
+            *entry["miou_by_step"],
+            *[None] * (groups - len(entry["miou_by_step"])),
+        ]
+        for entry in steps
+    ]
+    return csv_text(header, rows)
+
+
+def class_iou_csv(steps: list[dict[str, Any]]) -> str:
+    """IoU by class (rows, in learning order) and step (columns) as CSV; nothing where there is no score."""
+    classes = list(steps[-1]["iou"]) if steps else []
+    learnt = {name: entry["step"] for entry in reversed(steps) for name in entry["iou"]}
+    rows = [[name, learnt[name], *(entry["iou"].get(name) for entry in steps)] for name in classes]
+    return csv_text(["class", "learnt_at_step", *(f"after_step_{entry['step']}" for entry in steps)], rows)

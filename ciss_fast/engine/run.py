@@ -13,6 +13,8 @@ import torch
 from ciss_fast.data import denormalise
 from ciss_fast.engine.checkpoint import StepCheckpoint, checkpoint_path, load_weights, save_checkpoint
 from ciss_fast.engine.config import Config
+from ciss_fast.engine.memory_use import peak_memory_bytes, reset_peak_memory
+from ciss_fast.engine.metrics import run_scores
 from ciss_fast.engine.plan import Plan, make_plan
 from ciss_fast.engine.plots import draw_curves, draw_predictions
 from ciss_fast.engine.precision import Precision
@@ -104,7 +106,7 @@ class Run:
 
     def do_step(self, step: int) -> None:
         """Train a step and score its model, or find that this has been done."""
-        path = checkpoint_path(self.results.path, step)
+        path, memory = checkpoint_path(self.results.path, step), None
         if path.exists():
             self.last = load_own(self.results.path, step, self.plan)
             done = any(entry["step"] == step for entry in self.metrics["steps"])
@@ -112,10 +114,12 @@ class Run:
                 self.reporter.message(f"step {step}: already done")
                 return
         else:
+            reset_peak_memory(self.precision.device)
             self.last = self._make_step(step)
+            memory = peak_memory_bytes(self.precision.device)
             save_checkpoint(path, self.last)
             progress_path(self.results.path).unlink(missing_ok=True)
-        self._score_step(step, self.last)
+        self._score_step(step, self.last, memory)
 
     def report(self) -> None:
         """Draw the pictures and print the table."""
@@ -160,16 +164,17 @@ class Run:
             run_stages(stages, context)
         return progress.checkpoint()
 
-    def _score_step(self, step: int, checkpoint: StepCheckpoint) -> None:
+    def _score_step(self, step: int, checkpoint: StepCheckpoint, training_memory: int | None) -> None:
         start = time.monotonic()
         model = self.precision.place_model(self._model_of(checkpoint))
         confusion, previews = run_tests(self.plan, step, model, self.precision, self.reporter)
         self.results.write_evaluation(step, confusion, previews)
-        entry = metrics_entry(self.plan, step, checkpoint, confusion, time.monotonic() - start)
+        if previews:
+            self.results.write_preview_images(*self._previews())
+        entry = metrics_entry(self.plan, step, checkpoint, confusion, time.monotonic() - start, training_memory)
         others = [other for other in self.metrics["steps"] if other["step"] != step]
         self.metrics["steps"] = sorted([*others, entry], key=lambda other: other["step"])
-        scores = [other["miou_all"] for other in self.metrics["steps"] if other["miou_all"] is not None]
-        self.metrics["mean_miou_all"] = sum(scores) / len(scores) if scores else None
+        self.metrics |= run_scores(self.metrics["steps"])
         self.results.write_metrics(self.metrics)
         with Summaries(self.results.path / "tensorboard", self._iterations_before(step)) as summaries:
             summaries.add_scores(entry)
@@ -232,16 +237,21 @@ class Run:
     def _iterations_before(self, step: int) -> int:
         return sum(entry["iterations"] for entry in self.metrics["steps"] if entry["step"] < step)
 
-    def _draw_predictions(self) -> Path:
+    def _previews(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The preview images and their ground truth as class ids, as they are tested after the last step."""
         plan = self.plan
         class_of_label = np.full(256, 255, dtype=np.uint8)
         order = plan.training_task.seen(plan.num_steps - 1)
         class_of_label[: len(order)] = order
         items = plan.previews(plan.num_steps - 1)
+        return [denormalise(image) for image, _ in items], [class_of_label[label.numpy()] for _, label in items]
+
+    def _draw_predictions(self) -> Path:
+        images, labels = self._previews()
         return draw_predictions(
             self.results.path / "predictions.png",
-            [denormalise(image) for image, _ in items],
-            [class_of_label[label.numpy()] for _, label in items],
-            [self.results.read_previews(step) for step in range(plan.num_steps)],
-            plan.training_task.class_names,
+            images,
+            labels,
+            [self.results.read_previews(step) for step in range(self.plan.num_steps)],
+            self.plan.training_task.class_names,
         )

@@ -37,9 +37,11 @@ def run_tests(
 
 
 def metrics_entry(
-    plan: Plan, step: int, checkpoint: StepCheckpoint, confusion: np.ndarray, seconds: float
+    plan: Plan, step: int, checkpoint: StepCheckpoint, confusion: np.ndarray, seconds: float, memory: int | None
 ) -> dict[str, Any]:
-    """What ``metrics.json`` says about a step; ``seconds`` is the time that testing took."""
+    """What ``metrics.json`` says about a step; ``seconds`` is the time that testing took, ``memory`` the most that
+    training did, if it is known.
+    """
     scores = compute_scores(confusion, groups_of(plan.task.classes_per_step, confusion.shape[0]))
     names = [checkpoint.class_names[class_id] for class_id in checkpoint.channel_order]
     return {
@@ -51,6 +53,7 @@ def metrics_entry(
         "stages": checkpoint.stages,
         "seconds_training": checkpoint.seconds,
         "seconds_testing": seconds,
+        "peak_memory_bytes": memory,
         **scores.summary(),
         "iou": dict(zip(names, scores.iou, strict=True)),
         "loss_log": checkpoint.history,

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from ciss_fast.engine.metrics import compute_scores, harmonic_mean, intersection_over_union
+from ciss_fast.engine.metrics import (
+    compute_scores,
+    forgetting,
+    harmonic_mean,
+    intersection_over_union,
+    run_scores,
+)
 
 # Rows are the truth. Class 0: 8 of 10 right, 2 taken for class 1; class 1: all 5; class 2: 1 of 4.
 CONFUSION = np.array([[8, 2, 0], [0, 5, 0], [3, 0, 1]])
@@ -52,8 +58,50 @@ def test_empty_confusion_matrix_has_no_scores():
         "miou_all": None,
         "hiou": None,
         "pixel_accuracy": None,
+        "miou_base_foreground": None,
+        "miou_all_foreground": None,
+        "hiou_foreground": None,
+        "pixel_accuracy_foreground": None,
         "miou_by_step": [None, None],
     }
+
+
+def test_without_background_by_hand():
+    scores = compute_scores(CONFUSION, [2, 1])
+    assert scores.base_foreground == 5 / 7
+    assert scores.all_foreground == pytest.approx((5 / 7 + 1 / 4) / 2, rel=1e-15)
+    assert scores.harmonic_foreground == harmonic_mean(5 / 7, 1 / 4)
+    assert scores.pixel_accuracy_foreground == 6 / 9  # 5 of 5 and 1 of 4
+
+
+def test_background_alone_in_the_base_step_has_no_score_without_it():
+    scores = compute_scores(CONFUSION, [1, 2])
+    assert scores.base == 8 / 13
+    assert scores.base_foreground is None and scores.harmonic_foreground is None
+
+
+def test_forgetting_by_hand():
+    matrix = [[0.75, None, None], [0.5, 0.25, None], [0.625, 0.5, 0.125]]
+    assert forgetting(matrix) == [0.125, -0.25, None]  # 0.75 to 0.625, a gain, nothing earlier
+    assert forgetting(matrix[:1]) == [None, None, None]
+    assert forgetting([]) == []
+    assert forgetting([[None, None], [0.5, None]]) == [None, None]  # no ground truth then, or none now
+
+
+def test_scores_of_a_run_by_hand():
+    steps = [compute_scores(CONFUSION[:2, :2], [2]).summary(), compute_scores(CONFUSION, [2, 1]).summary()]
+    run = run_scores(steps)
+    base, later = steps[0]["miou_base"], steps[1]["miou_base"]
+    assert run["miou_matrix"] == [[base, None], [later, 1 / 4]]
+    assert run["forgetting"] == [base - later, None]
+    assert run["mean_forgetting"] == base - later
+    assert run["mean_over_steps"]["miou_all"] == run["mean_miou_all"] == (base + steps[1]["miou_all"]) / 2
+    assert run["mean_over_steps"]["hiou"] == steps[1]["hiou"]  # the base step has none
+    assert run["mean_over_steps"]["miou_new"] == 1 / 4
+
+
+def test_a_run_without_steps_has_no_scores():
+    assert run_scores([])["miou_matrix"] == [] and run_scores([])["mean_forgetting"] is None
 
 
 def test_counts_beyond_32_bits():

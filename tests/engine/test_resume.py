@@ -61,7 +61,7 @@ def outcome(run: Path) -> list[dict]:
     """What the loss log and scores say, without times."""
     entries = ResultsFolder(run).read_metrics()["steps"]
     for entry in entries:
-        del entry["seconds_training"], entry["seconds_testing"]
+        del entry["seconds_training"], entry["seconds_testing"], entry["peak_memory_bytes"]
         for stage in entry["stages"]:
             del stage["seconds"]
     return entries

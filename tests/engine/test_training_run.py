@@ -26,7 +26,7 @@ def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.
 def without_times(run: Path) -> dict:
     metrics = ResultsFolder(run).read_metrics()
     for entry in metrics["steps"]:
-        del entry["seconds_training"], entry["seconds_testing"]
+        del entry["seconds_training"], entry["seconds_testing"], entry["peak_memory_bytes"]
         for stage in entry["stages"]:
             del stage["seconds"]
     return metrics
@@ -41,7 +41,8 @@ def test_results_folder_has_everything(alife_run):
     events = {name for name in names if name.startswith("tensorboard/")}
     assert events
     assert names - events == {
-        "config.json", "metrics.json", "curves.png", "predictions.png",
+        "config.json", "metrics.json", "scores.csv", "class_iou.csv", "curves.png", "predictions.png",
+        "evaluation/previews.npz",
         *(f"checkpoints/step_{step}.pt" for step in range(3)),
         *(f"evaluation/step_{step}.npz" for step in range(3)),
     }  # fmt: skip
@@ -191,9 +192,9 @@ def test_damaged_evaluation_is_made_again(alife_run, tmp_path, tiny_train, conte
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metrics.json", '{"format": 1, "steps": []}', "metrics.json: expected an entry dataset, there is none"),
-        ("metrics.json", '{"format": 1, "steps": [3]}', "metrics.json: expected an object for each step, got 3"),
-        ("metrics.json", '{"format": 2}', "metrics.json: expected metrics of format 1, got 2"),
+        ("metrics.json", '{"format": 2, "steps": []}', "metrics.json: expected an entry dataset, there is none"),
+        ("metrics.json", '{"format": 2, "steps": [3]}', "metrics.json: expected an object for each step, got 3"),
+        ("metrics.json", '{"format": 1}', "metrics.json: expected metrics of format 2, got 1; without this file "),
         ("metrics.json", '{"format"', "metrics.json: cannot be read: "),
         ("config.json", '{"data": 3}', "config.json: expected data to be an object, got 3"),
         ("config.json", "[]", "config.json: expected a JSON object, got list"),
