@@ -80,8 +80,11 @@ def preferred(op: str, device_type: str) -> str:
     return "reference"
 
 
-def choose(op: str, backend: str | None, device: torch.device) -> str:
+def choose(op: str, backend: str | None, device: torch.device, *, gpu_kernel: bool = True) -> str:
     """The backend to run ``op`` with on ``device``: the one asked for, by argument or environment, else `preferred`.
+
+    ``gpu_kernel=False``: the op's GPU kernels do not take tensors of this kind, and on a GPU the reference serves unless
+    another backend is asked for.
 
     Raises what `require` raises, and RuntimeError where the tensors are not on the backend's device.
     """
@@ -89,7 +92,7 @@ def choose(op: str, backend: str | None, device: torch.device) -> str:
     if backend is None:
         backend, source = _asked_for_by_environment(op)
         if backend is None:
-            return preferred(op, device.type)
+            return preferred(op, device.type) if gpu_kernel or device.type == "cpu" else "reference"
     require(op, backend, source)
     if backend == "reference" or DEVICES[backend] == device.type:
         return backend

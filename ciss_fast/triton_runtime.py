@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -38,3 +39,12 @@ def reason_without() -> str | None:
     if numbers is None or tuple(map(int, numbers.groups())) < OLDEST:
         return f"triton {'.'.join(map(str, OLDEST))} or newer is needed, {version} is installed"
     return None
+
+
+def device_of(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Context in which kernels are launched on the tensor's device."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+OPTIONS: dict[str, bool] = {"enable_fp_fusion": True}
+"""Of every launch: a multiplication and the addition behind it may be one instruction, rounded once."""

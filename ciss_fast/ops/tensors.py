@@ -55,6 +55,15 @@ def check_float_type(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name}: expected float32, bfloat16, float16 or float64, got {tensor.dtype}")
 
 
+def check_single_precision(name: str, *logits: Tensor | None) -> None:
+    """Raise TypeError for double precision, which the GPU kernels do not offer."""
+    for x in logits:
+        if x is not None and x.dtype == torch.float64:
+            raise TypeError(
+                f"{name}: GPU kernels take float32, bfloat16 or float16, got float64 (backend='reference' takes it)"
+            )
+
+
 def check_label_map(label: Tensor, logits: Tensor, name: str) -> None:
     """Raise TypeError or ValueError unless ``label`` is [B, H, W] for the logits [B, C, h, w] called ``name``."""
     if label.dtype not in LABEL_TYPES:

@@ -117,7 +117,7 @@ class LossUnderTest:
         """Loss, terms and gradient with a copy of the student as leaf; ``upstream`` is the incoming gradient."""
         student = inputs.student.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         total, terms = self.function(student, inputs.teacher, inputs.label, **options)
-        (gradient,) = torch.autograd.grad(total, student, torch.tensor(upstream, dtype=total.dtype))
+        (gradient,) = torch.autograd.grad(total, student, torch.full_like(total, upstream))
         return Result(total.detach(), terms, gradient)
 
     def define(self, inputs: Inputs, **options: Any) -> Result:

@@ -115,12 +115,13 @@ def compiled(launch: Launch, architecture: int) -> Binary:
     signature, constants, attributes = {}, {}, {}
     for position, parameter in enumerate(kernel.params):
         value = bound.get(parameter.name, parameter.default if parameter.has_default else None)
-        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+        specialised = type(value) is int and value == 1 and not parameter.do_not_specialize
+        if parameter.is_constexpr or value is None or specialised:
             signature[parameter.name], constants[parameter.name] = "constexpr", value
         else:
             signature[parameter.name] = _type_of(value)
             divisible = value.data_ptr() % 16 == 0 if isinstance(value, torch.Tensor) else value % 16 == 0
-            if divisible and not isinstance(value, float):
+            if divisible and not isinstance(value, float) and not parameter.do_not_specialize:
                 attributes[(position,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     options = {name: launch.keywords[name] for name in _OPTIONS if name in launch.keywords}

@@ -92,7 +92,21 @@ def _function(module: ModuleType, name: str) -> Callable[[torch.device], None]:
     return getattr(module, _PREFIX + name)
 
 
+def mend_old_interpreter() -> None:
+    """Triton 3.6's interpreter takes a number from an array of one in a way that numpy refuses since 2.4."""
+    from triton.runtime import interpreter
+
+    original = interpreter._patch_lang_tensor
+
+    def patched(tensor, scope) -> None:
+        original(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.squeeze()))
+
+    interpreter._patch_lang_tensor = patched
+
+
 def _main(file: Path, chosen: list[str]) -> None:
+    mend_old_interpreter()
     module, results = _load(file), {}
     for name in chosen or checks_of(file):
         start = time.process_time()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import backends, native
+from ... import backends, native, triton_runtime
 from ..tensors import check_label_values, check_student_and_teacher
 from .operator import AVERAGE_CODES, KD_REGION_BITS
 from .options import TERMS, SoftmaxLossOptions, check_options, check_types
@@ -13,7 +13,12 @@ from .reference import softmax_loss_reference
 
 __all__ = ["softmax_loss"]
 
-backends.register("softmax_loss", reference=None, cpu=native.reason_without("softmax_loss"))
+backends.register(
+    "softmax_loss",
+    reference=None,
+    cpu=native.reason_without("softmax_loss"),
+    triton=triton_runtime.reason_without,
+)
 
 PIXEL_COUNTS = ("unlabelled", "old", "new", "ignored")
 
@@ -112,18 +117,19 @@ def softmax_loss(
     check_types(student, teacher, label, options)
     check_student_and_teacher(student, teacher, label, old_classes)
     check_options(options, teacher is not None)
-    backend = backends.choose("softmax_loss", backend, student.device)
+    gpu_kernel = student.dtype != torch.float64
+    backend = backends.choose("softmax_loss", backend, student.device, gpu_kernel=gpu_kernel)
     if backend == "reference":
         if check_labels:
             check_label_values(label, student.shape[1], ignore_index)
         total, terms, pixels = softmax_loss_reference(student, teacher, label, options)
     else:
-        total, terms, pixels = _kernel(student, teacher, label, options)
+        total, terms, pixels = _kernel(student, teacher, label, options, backend)
     return total, terms | {f"pixels_{name}": pixels[name] for name in PIXEL_COUNTS}
 
 
 def _kernel(
-    student: Tensor, teacher: Tensor | None, label: Tensor, options: SoftmaxLossOptions
+    student: Tensor, teacher: Tensor | None, label: Tensor, options: SoftmaxLossOptions, backend: str
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     active = options.active_weights()
     total, values, counts, _ = torch.ops.ciss_fast.softmax_loss(
@@ -139,6 +145,7 @@ def _kernel(
         options.align_corners,
         options.check_labels,
         student.requires_grad and torch.is_grad_enabled(),
+        backend=backend,
     )
     terms = {name: value for name, value in zip(TERMS, values.unbind(), strict=True) if name in active}
     return total, terms, dict(zip(PIXEL_COUNTS, counts.unbind(), strict=True))

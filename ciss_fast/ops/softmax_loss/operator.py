@@ -102,6 +102,27 @@ def _softmax_loss_cpu(
     )
 
 
+def _softmax_loss_triton(
+    student: Tensor,
+    teacher: Tensor | None,
+    label: Tensor,
+    old_classes: int,
+    weights: list[float],
+    averages: list[int],
+    kd_region: int,
+    alpha: float,
+    ignore_index: int,
+    *flags: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from .triton_launch import softmax_loss  # triton need not be installed
+
+    check_student_and_teacher(student, teacher, label, old_classes)
+    _check_codes(teacher, old_classes, weights, averages, kd_region, alpha, ignore_index)
+    return softmax_loss(
+        student, teacher, label, old_classes, weights, averages, kd_region, alpha, ignore_index, *flags
+    )
+
+
 def _softmax_loss_fake(
     student: Tensor,
     teacher: Tensor | None,
@@ -125,4 +146,6 @@ def _softmax_loss_fake(
     )
 
 
-register_loss("softmax_loss", _SCHEMA, cpu=_softmax_loss_cpu, fake=_softmax_loss_fake)
+register_loss(
+    "softmax_loss", _SCHEMA, cpu=_softmax_loss_cpu, fake=_softmax_loss_fake, triton=_softmax_loss_triton
+)
