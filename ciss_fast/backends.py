@@ -83,8 +83,8 @@ def preferred(op: str, device_type: str) -> str:
 def choose(op: str, backend: str | None, device: torch.device, *, gpu_kernel: bool = True) -> str:
     """The backend to run ``op`` with on ``device``: the one asked for, by argument or environment, else `preferred`.
 
-    ``gpu_kernel=False``: the op's GPU kernels do not take tensors of this kind, and on a GPU the reference serves unless
-    another backend is asked for.
+    ``gpu_kernel=False``: the op's GPU kernels do not take tensors of this kind, and on a GPU the reference serves
+    unless another backend is asked for.
 
     Raises what `require` raises, and RuntimeError where the tensors are not on the backend's device.
     """

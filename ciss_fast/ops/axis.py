@@ -1,4 +1,4 @@
-"""How one axis of the label map reads the logits' axis: what a launch has to know before (csrc/core/axis.h in short)."""
+"""How one axis of the label map reads the logits' axis: what a launch has to know before (see csrc/core/axis.h)."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def pixel_taps(
 
 @triton.jit
 def enlarged(base, classes, mask, taps, ENLARGED: tl.constexpr, other: tl.constexpr):
-    """Logits at the pixels of ``taps``, as float32; ``classes`` are offsets of channels, ``base`` the image's address."""
+    """Logits at the pixels of ``taps`` as float32; ``base``: address of the image, ``classes``: offsets of channels."""
     value = tl.load(base + classes + taps[0], mask=mask, other=other).to(tl.float32)
     if ENLARGED:
         top_right = tl.load(base + classes + taps[1], mask=mask, other=other).to(tl.float32)

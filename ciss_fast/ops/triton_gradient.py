@@ -1,4 +1,4 @@
-"""Triton kernels for gradients that the losses share: adding up in a fixed order, and NaN where a logit is not finite."""
+"""Triton kernels for gradients, shared by the losses: sums in a fixed order; NaN where a logit is not finite."""
 
 from __future__ import annotations
 

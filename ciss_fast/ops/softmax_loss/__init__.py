@@ -77,9 +77,10 @@ def softmax_loss(
             divided by: "all" pixels, "valid" ones (not ignored), or those of the "region" the term applies to.
             Defaults are those of the papers' code. An empty divisor gives loss 0 and gradient 0.
         kd_region: "not_unlabelled" (ALIFE; ignored pixels included), "all" (MiB) or "unlabelled".
-        check_labels: raise for labels that are neither a class nor ``ignore_index``; if False they count as
-            ignored (the CPU kernel) or are undefined (the reference).
-        backend: "cpu" (compiled kernel) or "reference"; default: the kernel where it runs.
+        check_labels: raise for labels that are neither a class nor ``ignore_index``; if False, and always on a GPU,
+            whose kernels nothing waits for, they count as ignored (in the reference: are undefined).
+        backend: "cpu" (compiled kernel), "triton" or "reference"; default: see `ciss_fast.backends`. On a GPU double
+            precision is the reference's alone.
 
     Returns:
         The total (a scalar with gradient on ``student``; float32, or float64 for float64 logits), and a dict of

@@ -10,8 +10,24 @@ import triton
 import triton.language as tl
 
 from .triton_terms import (
-    ALI, CCE, CE, CKD, COLUMNS, FOCAL, FOCAL_TERM, KD, LABEL, LINEAR, LINEAR_BACKGROUND, LN_2, LOG_ALL,
-    LOG_BACKGROUND_NEW, LOG_OLD, POISON, SUMS, region_of,
+    ALI,
+    CCE,
+    CE,
+    CKD,
+    COLUMNS,
+    FOCAL,
+    FOCAL_TERM,
+    KD,
+    LABEL,
+    LINEAR,
+    LINEAR_BACKGROUND,
+    LN_2,
+    LOG_ALL,
+    LOG_BACKGROUND_NEW,
+    LOG_OLD,
+    POISON,
+    SUMS,
+    region_of,
 )  # fmt: skip
 
 _SIZES = ("classes", "old_classes", "ignore_index", "label_height", "label_width", "programs")

@@ -11,7 +11,19 @@ import triton.language as tl
 
 from ..triton_enlargement import enlarged, pixel_taps
 from .triton_terms import (
-    ALI, CCE, CE, CKD, FOCAL_TERM, KD, LOG2_E, LOWEST, NO_PIXEL, POISON, SUMS, pixel_terms, region_of,
+    ALI,
+    CCE,
+    CE,
+    CKD,
+    FOCAL_TERM,
+    KD,
+    LOG2_E,
+    LOWEST,
+    NO_PIXEL,
+    POISON,
+    SUMS,
+    pixel_terms,
+    region_of,
 )  # fmt: skip
 
 _SIZES = (
@@ -67,7 +79,7 @@ def loss_of_pixels(
     poison = zero
     maximum_old, sum_old, maximum_new, sum_new = lowest, zero, lowest, zero
     maximum_teacher, sum_teacher, linear, background_teacher = lowest, zero, zero, zero
-    highest_teacher, pseudo_label = lowest, tl.zeros([PIXELS], tl.int32)
+    pseudo_label = tl.zeros([PIXELS], tl.int32)
     block = tl.arange(0, CLASSES)[:, None]
     for first in range(0, old_classes, CLASSES):
         c = first + block

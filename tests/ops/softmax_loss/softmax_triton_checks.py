@@ -20,7 +20,7 @@ draw = SOFTMAX.draw
 
 
 def check_at_label_size(device) -> None:
-    for options in (ALIFE, MIB, EVERYTHING, {"focal": 1.0}):
+    for options in (ALIFE, MIB, EVERYTHING):
         compare(SOFTMAX, draw(size=(9, 31), label_size=(9, 31), sequential=True), device, **options)
 
 
@@ -31,10 +31,10 @@ def check_enlarged(device) -> None:
 
 
 def check_sizes_close_to_one_another(device) -> None:
-    for size, label_size in (((4, 5), (7, 9)), ((9, 8), (4, 3)), ((1, 1), (3, 2)), ((5, 3), (5, 7)), ((3, 2), (1, 1))):
-        for align_corners in (False, True):
-            inputs = draw(batch=1, size=size, label_size=label_size, sequential=True)
-            compare(SOFTMAX, inputs, device, align_corners=align_corners, **EVERYTHING)
+    sizes = (((4, 5), (7, 9)), ((9, 8), (4, 3)), ((1, 1), (3, 2)), ((5, 3), (5, 7)), ((3, 2), (1, 1)), ((8, 8), (3, 4)))
+    for number, (size, label_size) in enumerate(sizes):
+        inputs = draw(batch=1, size=size, label_size=label_size, sequential=True)
+        compare(SOFTMAX, inputs, device, align_corners=number % 2 == 1, **EVERYTHING)
 
 
 def check_types_and_strides(device) -> None:
@@ -51,33 +51,27 @@ def check_types_and_strides(device) -> None:
 
 
 def check_numbers_of_classes(device) -> None:
-    for classes, old, options in (
-        (2, 1, EVERYTHING),
-        (5, 5, EVERYTHING),
-        (300, 270, EVERYTHING),
-    ):
-        inputs = draw(batch=1, classes=classes, old=old, size=(2, 3), label_size=(5, 7), sequential=True)
-        compare(SOFTMAX, inputs, device, absolute=1e-6, **options)
+    for classes, old, size in ((2, 1, (2, 3)), (5, 5, (2, 3)), (300, 270, (5, 7))):
+        inputs = draw(batch=1, classes=classes, old=old, size=size, label_size=(5, 7), sequential=True)
+        compare(SOFTMAX, inputs, device, absolute=1e-6, **EVERYTHING)
 
 
 def check_base_step(device) -> None:
     for size in ((3, 3), (8, 7)):
         inputs = draw(size=size, label_size=(8, 7), teacher=False, old=0)
-        for options in ({"ce": 1.0}, {"ce": 1.0, "ce_average": "valid"}, {"focal": 1.0}):
-            compare(SOFTMAX, inputs, device, **options)
+        compare(SOFTMAX, inputs, device, ce=1.0, focal=2.0, ce_average="valid")
 
 
 def check_averages_and_regions(device) -> None:
     inputs = draw(size=(6, 7), label_size=(6, 7), sequential=True)
-    for average in ("all", "valid", "region"):
-        for kd_region in ("not_unlabelled", "all", "unlabelled"):
-            options = {f"{term}_average": average for term in EVERYTHING} | {"kd_region": kd_region}
-            compare(SOFTMAX, inputs, device, **EVERYTHING, **options)
+    for average, kd_region in (("all", "all"), ("valid", "not_unlabelled"), ("region", "unlabelled")):
+        options = {f"{term}_average": average for term in EVERYTHING} | {"kd_region": kd_region}
+        compare(SOFTMAX, inputs, device, **EVERYTHING, **options)
 
 
 def check_empty_regions(device) -> None:
     inputs = draw(size=(2, 3), label_size=(6, 7), sequential=True)
-    for value in (0, 1, 5, 255):
+    for value in (0, 5, 255):
         label = torch.full_like(inputs.label, value)
         compare(SOFTMAX, inputs._replace(label=label), device, **EVERYTHING)
     for shape in ((0, 7, 2, 3), (2, 7, 0, 3)):
@@ -92,7 +86,7 @@ def check_wrong_labels(device) -> None:
     for size in ((2, 3), (6, 7)):
         inputs = draw(size=size, label_size=(6, 7), sequential=True)
         expected = evaluate(SOFTMAX, inputs, device, **EVERYTHING)
-        for value in (7, -5, 2**40):
+        for value in (7, 2**40) if size == (2, 3) else (-5,):
             label = torch.where(inputs.label == 255, value, inputs.label)
             result = evaluate(SOFTMAX, inputs._replace(label=label), device, check_labels=False, **EVERYTHING)
             assert same_bits(result, expected)
@@ -115,10 +109,9 @@ def check_large_logits(device) -> None:
 def check_old_classes_far_below_new_ones(device) -> None:
     for size in ((5, 6), (9, 13)):
         inputs = draw(batch=1, size=size, label_size=(9, 13), scale=0.5, sequential=True)
-        for margin in (40.0, 90.0):
-            student = inputs.student.clone()
-            student[:, :4] -= margin
-            compare(SOFTMAX, inputs._replace(student=student), device, absolute=1e-6, **ALIFE)
+        student = inputs.student.clone()
+        student[:, :4] -= 90.0
+        compare(SOFTMAX, inputs._replace(student=student), device, absolute=1e-6, **ALIFE)
 
 
 def check_not_finite(device) -> None:
