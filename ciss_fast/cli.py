@@ -6,6 +6,7 @@ A mistake of the user ends in one line on standard error and exit code 2, an int
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import types
 import typing
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ciss_fast.engine.config import Config, all_settings, option_name
-from ciss_fast.engine.recipes import describe_recipe, effective_recipe, load_recipe, recipe_names, to_toml
+from ciss_fast.engine.recipes import describe_recipe, effective_recipe, is_published, load_recipe, recipe_names, to_toml
 from ciss_fast.errors import CissFastError, ConfigError
 
 
@@ -101,10 +102,10 @@ def run_compare(arguments: argparse.Namespace) -> None:
 def run_recipes(arguments: argparse.Namespace) -> None:
     """``ciss-fast recipes``."""
     if arguments.action == "show":
-        config, published = effective_recipe(load_recipe(arguments.recipe))
+        config = effective_recipe(load_recipe(arguments.recipe))
         print(f"# {arguments.recipe}: every setting of the run; this text is a recipe file itself")
-        if not published:
-            print("# unpublished: not (only) the loss weights that the method's paper gives for this task")
+        if not is_published(arguments.recipe):
+            print("# unpublished: no paper gives these values for this task")
         print(to_toml(config), end="")
     else:
         for name in recipe_names():
@@ -113,7 +114,7 @@ def run_recipes(arguments: argparse.Namespace) -> None:
 
 def run_command(command: Callable[[], None]) -> int:
     """Call ``command`` and return the program's exit code: 0, 2 for a mistake of the user, 130 when
-    interrupted.
+    interrupted, 141 when nobody reads the output any more.
     """
     try:
         with warnings.catch_warnings():
@@ -122,6 +123,9 @@ def run_command(command: Callable[[], None]) -> int:
     except CissFastError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads the output has enough of it, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python writes at its end goes nowhere
+        return 141
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)

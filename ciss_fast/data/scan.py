@@ -1,8 +1,12 @@
-"""Which image shows which class: one pass over the label maps, kept in a file."""
+"""Which image shows which class: one pass over the label maps, kept in a file.
+
+An interrupted pass leaves what it has read so far in the file, and the next one goes on from there.
+"""
 
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +19,7 @@ from ciss_fast.data.dataset import SegmentationDataset
 
 _THREADS = 4
 _FOLDER_NAME = ".ciss_fast"
+_SECONDS_BETWEEN_SAVES = 30.0
 
 
 def class_presence(
@@ -27,8 +32,9 @@ def class_presence(
 
     The answer is kept under the data set's fingerprint in ``cache_folder``; by default in ``.ciss_fast``
     beside the data, or, where that cannot be written, in the user's cache folder
-    (``$XDG_CACHE_HOME/ciss_fast`` or ``~/.cache/ciss_fast``). A damaged cache file is ignored and replaced.
-    Data sets without files are scanned every time unless ``cache_folder`` is given.
+    (``$XDG_CACHE_HOME/ciss_fast`` or ``~/.cache/ciss_fast``). A damaged cache file is ignored and replaced; one
+    of an interrupted scan, saved when Ctrl-C comes and every half minute, is completed. Data sets without files
+    are scanned every time unless ``cache_folder`` is given.
 
     Args:
         progress: called as ``progress(done, total)`` after each label map that is read; not called when the
@@ -40,23 +46,28 @@ def class_presence(
     folders = _cache_folders(dataset, cache_folder)
     # Looked up only where a cache can be: the fingerprint of many files takes a moment.
     name = f"presence-{dataset.fingerprint[:32]}.npz" if folders else ""
-    for folder in folders:
-        presence = _read(folder / name, dataset)
-        if presence is not None:
-            return presence
-    presence = scan_label_maps(dataset, progress)
-    if folders:
-        _write(folders, name, presence, dataset)
-    return presence
-
-
-def scan_label_maps(
-    dataset: SegmentationDataset, progress: Callable[[int, int], object] | None = None
-) -> np.ndarray:
-    """As `class_presence`, without a cache."""
     presence = np.zeros((len(dataset), len(dataset.class_names)), dtype=bool)
-    for index, counts in enumerate(_pixels_of_ids(dataset, range(len(dataset)), progress)):
-        presence[index] = counts[: presence.shape[1]] > 0
+    done = 0
+    for folder in folders:
+        known = _read(folder / name, dataset)
+        if len(known) > done:
+            presence[: len(known)], done = known, len(known)
+    if done == len(dataset):
+        return presence
+    saved = time.monotonic()
+    try:
+        for counts in _pixels_of_ids(dataset, range(done, len(dataset)), progress, done):
+            presence[done] = counts[: presence.shape[1]] > 0
+            done += 1
+            if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                _write(folders, name, presence[:done], dataset)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        _write(folders, name, presence[:done], dataset)
+        raise
+    problems = _write(folders, name, presence, dataset)
+    if problems:
+        warnings.warn(f"class presence is not cached ({problems})", stacklevel=2)
     return presence
 
 
@@ -78,9 +89,15 @@ def class_shares(
 
 
 def _pixels_of_ids(
-    dataset: SegmentationDataset, indices: Sequence[int], progress: Callable[[int, int], object] | None
+    dataset: SegmentationDataset,
+    indices: Sequence[int],
+    progress: Callable[[int, int], object] | None,
+    before: int = 0,
 ) -> Iterator[np.ndarray]:
-    """int64 [256] for each of the images, in order: its pixels of every id, 255 (ignored) included."""
+    """int64 [256] for each of the images, in order: its pixels of every id, 255 (ignored) included.
+
+    ``before``: images that count as done already when progress is reported.
+    """
 
     def count(index: int) -> np.ndarray:
         return np.bincount(dataset.load_label(int(index)).ravel(), minlength=256)
@@ -88,10 +105,10 @@ def _pixels_of_ids(
     # Decoding runs outside Python's lock and network folders answer slowly: a few threads help either way.
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        for done, counts in enumerate(pool.map(count, indices), 1):
+        for done, counts in enumerate(pool.map(count, indices), before + 1):
             yield counts
             if progress is not None:
-                progress(done, len(indices))
+                progress(done, before + len(indices))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -113,20 +130,23 @@ def _cache_folders(dataset: SegmentationDataset, given: str | os.PathLike[str] |
     return [root / _FOLDER_NAME, user_cache_folder()]
 
 
-def _read(path: Path, dataset: SegmentationDataset) -> np.ndarray | None:
+def _read(path: Path, dataset: SegmentationDataset) -> np.ndarray:
+    """The rows that a cache file has, which are the first ones; none if it is missing, damaged or another's."""
+    nothing = np.zeros((0, len(dataset.class_names)), dtype=bool)
     try:
         with np.load(path, allow_pickle=False) as stored:
             fingerprint, presence = str(stored["fingerprint"]), stored["presence"]
     # A damaged archive surfaces as almost anything; whatever it is, the cure is to scan again.
     except Exception:
-        return None
-    expected = (len(dataset), len(dataset.class_names))
-    if fingerprint != dataset.fingerprint or presence.shape != expected or presence.dtype != np.bool_:
-        return None
+        return nothing
+    fits = presence.ndim == 2 and presence.shape[1] == nothing.shape[1] and len(presence) <= len(dataset)
+    if fingerprint != dataset.fingerprint or not fits or presence.dtype != np.bool_:
+        return nothing
     return presence
 
 
-def _write(folders: list[Path], name: str, presence: np.ndarray, dataset: SegmentationDataset) -> None:
+def _write(folders: list[Path], name: str, presence: np.ndarray, dataset: SegmentationDataset) -> str:
+    """Write the rows known so far to the first folder that can be written; returns why none could, else ""."""
     reasons = []
     for folder in folders:
         try:
@@ -136,7 +156,7 @@ def _write(folders: list[Path], name: str, presence: np.ndarray, dataset: Segmen
                     file, presence=presence, fingerprint=np.array(dataset.fingerprint)
                 ),
             )
-            return
+            return ""
         except OSError as error:
             reasons.append(f"{folder}: {error.strerror or error}")
-    warnings.warn(f"class presence is not cached ({'; '.join(reasons)})", stacklevel=3)
+    return "; ".join(reasons)

@@ -20,6 +20,7 @@ from ciss_fast.data import StepBatches
 from ciss_fast.engine.schedule import PolySchedule
 from ciss_fast.engine.seeding import EXTRACTION, REPLAY, step_seed
 from ciss_fast.engine.train_step import build_optimiser, endless
+from ciss_fast.errors import CissFastError
 from ciss_fast.memory.feature_extraction import FeatureExtraction
 from ciss_fast.memory.feature_memory import (
     FeatureMemory,
@@ -77,6 +78,13 @@ def extract_features(context: StageContext) -> None:
         for count, _ in enumerate(found, extraction.num_found + 1):
             context.progress.save_if_due(count, False, extraction.state_dict)
     extracted = extraction.result()
+    finite = torch.isfinite(extracted.features).flatten(1).all(dim=1)
+    if not finite.all():
+        name = task.class_names[classes[int(finite.int().argmin())]]
+        raise CissFastError(
+            f"step {step}: the model's features of {name} are not finite; a lower learning rate, --clip-norm or "
+            f"--precision fp32 may help"
+        )
     for note in extracted.notes:
         context.reporter.message(f"step {step}: {note}")
     if step == 0:
@@ -100,6 +108,12 @@ def extract_features(context: StageContext) -> None:
         "crops": extracted.crops,
         "notes": list(extracted.notes),
     }
+
+
+def check_features(context: StageContext) -> None:
+    """Read the memory that `rotate_features` starts from, so that a damaged one stops the step at its beginning."""
+    if context.settings.feature_replay != "none":
+        load_memory(context, context.teacher, context.step - 1, COMPLETE)
 
 
 def rotate_features(context: StageContext) -> None:

@@ -137,12 +137,17 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
     config = effective_config(config, method, settings)
     data = config.data
     check_per_step_settings(config, task.num_steps)
+    if method.feature_memory and settings.feature_replay == "rotated" and config.model.head_channels < 2:
+        raise ConfigError(
+            f"--head-channels: {method.name} rotates features, expected at least 2, got {config.model.head_channels} "
+            f"(--feature-replay unrotated or none does without)"
+        )
     steps = range(training_task.num_steps)
-    presence = class_presence(train_data)
+    presence = class_presence(train_data, progress=reporter.counter("reading training label maps"))
     training_images = [select_images(presence, training_task, step, data.setting, "train") for step in steps]
     if method.feature_memory and settings.feature_replay != "none":
         check_every_class_is_shown(presence, training_task, training_images)
-    test_presence = class_presence(test_data)
+    test_presence = class_presence(test_data, progress=reporter.counter("reading test label maps"))
     test_images = [select_images(test_presence, training_task, step, data.setting, "test") for step in steps]
     plan = Plan(
         config=config,

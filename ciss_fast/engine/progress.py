@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -28,6 +28,18 @@ class Reporter:
     def result(self, text: str) -> None:
         """What the user asked for, such as a table; printed even if quiet."""
         self.console.print(text, markup=False)
+
+    def counter(self, title: str) -> Callable[[int, int], None]:
+        """A function to call with how many of how many are done, which says so every now and then."""
+        printed = time.monotonic()
+
+        def count(done: int, total: int) -> None:
+            nonlocal printed
+            if time.monotonic() - printed >= SECONDS_BETWEEN_LINES and done < total:
+                printed = time.monotonic()
+                self.message(f"{title}: {done}/{total}")
+
+        return count
 
     def follow(
         self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any], done: int = 0

@@ -69,20 +69,25 @@ def load_recipe(name_or_file: str) -> Config:
 
 def describe_recipe(name: str) -> str:
     """One line: name, data set, task, method and network of a recipe, and whether it is a published one."""
-    config, published = effective_recipe(load_recipe(name))
+    config = effective_recipe(load_recipe(name))
     data = config.data
     line = f"{name}: {data.dataset} {data.task}, {config.method.method}, {config.model.backbone}"
-    return line if published else f"{line} (unpublished)"
+    return line if is_published(name) else f"{line} (unpublished)"
 
 
-def effective_recipe(config: Config) -> tuple[Config, bool]:
-    """The recipe with published values filled in where it gives none, and whether all its loss weights are a
-    paper's for its task (methods without any count as such).
+def is_published(name_or_file: str) -> bool:
+    """Whether a recipe is ``METHOD-DATASET-TASK`` and its loss weights are the paper's for the task (methods that
+    weigh no terms have none to be missing).
     """
+    config = _published_recipe(name_or_file)
+    return config is not None and method_settings(config, get_method(config.method.method)).published
+
+
+def effective_recipe(config: Config) -> Config:
+    """The recipe with published values filled in where it gives none."""
     config = config.with_settings({"task": task_name(config.data.task)})
     method = get_method(config.method.method)
-    settings = method_settings(config, method)
-    return effective_config(config, method, settings), settings.published
+    return effective_config(config, method, method_settings(config, method))
 
 
 def to_toml(config: Config) -> str:

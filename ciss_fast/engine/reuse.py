@@ -80,18 +80,18 @@ def checkpoint_difference(
         "classes": list(task.class_names),
         "class order": list(task.seen(step)),
         "classes per step": task.classes_per_step[: step + 1],
-        "training data": plan.train_data.fingerprint,
     }
     found = {
         "step": checkpoint.step,
         "classes": checkpoint.class_names,
         "class order": checkpoint.channel_order,
         "classes per step": checkpoint.classes_per_step,
-        "training data": checkpoint.data_fingerprint,
     }
     for name, value in wanted.items():
         if found[name] != value:
             return f"{name} is {found[name]!r} there and {value!r} here"
+    if checkpoint.data_fingerprint != plan.train_data.fingerprint:
+        return "the training data has changed since (image list, class names, or a label map's size or time)"
     return None
 
 

@@ -106,6 +106,10 @@ class StageContext:
         """Choose the images that the step replays, see `image_replay.select_images`."""
         image_replay.select_images(self)
 
+    def check_features(self) -> None:
+        """Raise `CheckpointError` unless the feature memory that `rotate_features` reads is there and fits."""
+        feature_replay.check_features(self)
+
     def rotate_features(self) -> None:
         """Bring the feature memory into the new feature space, see `feature_replay.rotate_features`."""
         feature_replay.rotate_features(self)
@@ -120,8 +124,13 @@ class StageContext:
 
 
 def run_stages(stages: Sequence[Stage], context: StageContext) -> None:
-    """Run the stages that ``context.progress`` does not know as finished, in order, recording each."""
+    """Run the stages that ``context.progress`` does not know as finished, in order, recording each; all of their
+    checks come first.
+    """
     progress = context.progress
+    for stage in stages:
+        if stage.check is not None and not progress.has_finished(stage.name):
+            stage.check(context)
     for number, stage in enumerate(stages):
         if progress.has_finished(stage.name):
             continue

@@ -23,7 +23,7 @@ class FeatureMemory:
     """Features to replay (ALIFE, Oh et al. 2022, section 3.3): a few numbers a class instead of its images.
 
     Attributes:
-        features: float32 [K, S, D]: S features of every class, each of D numbers.
+        features: float32 [K, S, D]: S features of every class, each of D finite numbers.
         class_ids: the K class ids of the data set, in learning order (so row k is the model's channel k).
         step: the features lie in the feature space of the model after this step.
         extractor: fingerprint of that model's feature extractor, see `extractor_fingerprint`.
@@ -31,7 +31,8 @@ class FeatureMemory:
             benefit, as the features could be taken again from any later model.
         source_bytes: what keeping these images (without label maps) would take.
 
-    Raises ValueError for tensors and class ids that do not fit each other.
+    Raises ValueError for tensors and class ids that do not fit each other, features that are not finite, and an
+    extractor that is no fingerprint.
     """
 
     features: Tensor
@@ -47,6 +48,12 @@ class FeatureMemory:
             raise ValueError(f"features: expected float32 [K, S, D], got {features.dtype} {list(features.shape)}")
         if len(self.class_ids) != features.shape[0] or len(set(self.class_ids)) != len(self.class_ids):
             raise ValueError(f"class_ids: expected {features.shape[0]} different ones, got {list(self.class_ids)}")
+        finite = torch.isfinite(features).flatten(1).all(dim=1)
+        if not finite.all():
+            class_id = self.class_ids[int(finite.int().argmin())]
+            raise ValueError(f"features: expected finite numbers, those of class {class_id} have others")
+        if not isinstance(self.extractor, str) or not self.extractor:
+            raise ValueError(f"extractor: expected a fingerprint (text), got {self.extractor!r}")
 
     @property
     def num_classes(self) -> int:

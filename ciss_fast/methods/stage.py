@@ -16,6 +16,8 @@ class Stage:
 
     name: what the user reads, in messages and in ``metrics.json``; different for every stage of a step.
     run: does it, by changing the context's model in place and writing files below the context's folder.
+    check: called before the step's first stage runs; raises an error for what would stop ``run`` later, such as a
+        damaged file that an earlier step has written.
 
     A stage may be interrupted at any moment. It then runs again: from its beginning, with the model as the stage
     before has left it, or, inside a loop of `StageContext.loop`, from the last iteration that was saved. So a file
@@ -24,12 +26,15 @@ class Stage:
 
     name: str
     run: Callable[[StageContext], None]
+    check: Callable[[StageContext], None] | None = None
 
 
 TRAIN = Stage("train", lambda context: context.train())
 """The model on the step's images with the method's loss."""
 
-ROTATE = Stage("rotations", lambda context: context.rotate_features())
+ROTATE = Stage(
+    "rotations", lambda context: context.rotate_features(), check=lambda context: context.check_features()
+)
 """The feature memory into the new model's feature space."""
 
 REPLAY = Stage("classifiers", lambda context: context.train_classifiers())

@@ -81,6 +81,90 @@ def test_damaged_cache_is_replaced(voc_folder, tmp_path, damage):
     assert not scanned(dataset)[1]
 
 
+class Watched:
+    """A data set that notes which label maps are read, and is interrupted at one of them."""
+
+    def __init__(self, dataset, stop_at=None):
+        self.dataset, self.stop_at, self.read = dataset, stop_at, []
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getattr__(self, name):
+        return getattr(self.dataset, name)
+
+    def load_label(self, index):
+        if index == self.stop_at:
+            raise KeyboardInterrupt
+        self.read.append(index)
+        return self.dataset.load_label(index)
+
+
+def test_an_interrupted_scan_goes_on_where_it_was(voc_folder):
+    with pytest.raises(KeyboardInterrupt):
+        class_presence(Watched(build_dataset("voc", voc_folder), stop_at=2))
+    (file,) = (voc_folder / ".ciss_fast").iterdir()
+    again, calls = Watched(build_dataset("voc", voc_folder)), []
+    presence = class_presence(again, progress=lambda done, total: calls.append((done, total)))
+    assert again.read == [2] and calls == [(3, 3)]
+    assert np.array_equal(presence, expected_presence())
+    assert [file] == list((voc_folder / ".ciss_fast").iterdir())
+    assert not scanned(build_dataset("voc", voc_folder))[1]
+
+
+def test_a_scan_is_saved_on_its_way(voc_folder, monkeypatch):
+    monkeypatch.setattr("ciss_fast.data.scan._SECONDS_BETWEEN_SAVES", -1.0)
+    dataset, sizes = build_dataset("voc", voc_folder), []
+
+    def look(done, total):
+        (file,) = (voc_folder / ".ciss_fast").iterdir()
+        with np.load(file) as stored:
+            sizes.append(len(stored["presence"]))
+
+    class_presence(dataset, progress=lambda done, total: look(done, total) if done > 1 else None)
+    assert sizes[0] >= 1 and sizes == sorted(sizes)
+
+
+def test_an_interrupted_scan_of_data_that_has_changed_since_starts_anew(voc_folder, helpers):
+    with pytest.raises(KeyboardInterrupt):
+        class_presence(Watched(build_dataset("voc", voc_folder), stop_at=2))
+    path = voc_folder / "SegmentationClass" / "2007_a.png"
+    helpers.label(path, helpers.halves(9, 9))
+    os.utime(path, ns=(1, 1))
+    again = Watched(build_dataset("voc", voc_folder))
+    assert class_presence(again)[0].nonzero()[0].tolist() == [9]
+    assert sorted(again.read) == [0, 1, 2]
+
+
+def test_an_interrupted_scan_without_any_place_to_save(voc_folder, user_cache):
+    (voc_folder / ".ciss_fast").write_text("")
+    user_cache.parent.write_text("")
+    with pytest.raises(KeyboardInterrupt):
+        class_presence(Watched(build_dataset("voc", voc_folder), stop_at=1))
+
+
+def test_a_cache_of_more_images_or_other_classes_is_not_taken(voc_folder):
+    dataset = build_dataset("voc", voc_folder)
+    scanned(dataset)
+    (file,) = (voc_folder / ".ciss_fast").iterdir()
+    for shape in ((4, 21), (3, 20), (3,)):
+        np.savez(file, fingerprint=np.array(dataset.fingerprint), presence=np.ones(shape, dtype=bool))
+        presence, read = scanned(dataset)
+        assert read
+        assert np.array_equal(presence, expected_presence())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_data_folder(voc_folder, user_cache):
+    voc_folder.chmod(0o555)
+    try:
+        assert scanned(build_dataset("voc", voc_folder))[1]
+        assert not scanned(build_dataset("voc", voc_folder))[1]
+    finally:
+        voc_folder.chmod(0o755)
+    assert len(list(user_cache.iterdir())) == 1
+
+
 def test_user_cache_where_the_data_cannot_be_written(voc_folder, user_cache):
     # A file in the place of the cache folder stops every user, root included.
     (voc_folder / ".ciss_fast").write_text("")

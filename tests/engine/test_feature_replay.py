@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from ciss_fast.data import Task
-from ciss_fast.engine import feature_replay, loop
+from ciss_fast.engine import feature_replay, loop, stages
 from ciss_fast.engine.checkpoint import checkpoint_path, load_checkpoint
 from ciss_fast.engine.plan import check_every_class_is_shown, make_plan
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.results import ResultsFolder
 from ciss_fast.engine.resume import progress_path
 from ciss_fast.engine.schedule import learning_rate_factor
-from ciss_fast.errors import CheckpointError, ConfigError, DataError
+from ciss_fast.errors import CheckpointError, CissFastError, ConfigError, DataError
 from ciss_fast.memory.feature_extraction import FeatureExtraction
 from ciss_fast.memory.feature_memory import load_feature_memory
 
@@ -236,13 +236,35 @@ def test_without_a_memory(plain_base, tmp_path, tiny_train):
         ),
     ],
 )
-def test_a_memory_that_does_not_fit_ends_the_run(alife_m_run, tmp_path, tiny_train, spoil, words):
+def test_a_memory_that_does_not_fit_ends_the_run_before_training(
+    alife_m_run, tmp_path, tiny_train, monkeypatch, spoil, words
+):
+    def never(*_):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(stages, "train_model", never)
     run = shutil.copytree(alife_m_run, tmp_path / "run")
     spoil(run / "memory" / "step_0.pt")
     remove_step_1(run)
     with pytest.raises(CheckpointError, match=words) as error:
         tiny_train(run, **ALIFE_M)
     assert "\n" not in str(error.value)
+
+
+def test_a_single_channel_cannot_be_rotated(tiny_config):
+    words = r"^--head-channels: alife-m rotates features, expected at least 2, got 1 \(--feature-replay unrotated "
+    with pytest.raises(ConfigError, match=words):
+        make_plan(tiny_config(**{**ALIFE_M, "head_channels": 1}), Reporter(quiet=True))
+    for settings in ({"method": "alife"}, {**ALIFE_M, "feature_replay": "none"}):
+        make_plan(tiny_config(**{**settings, "head_channels": 1}), Reporter(quiet=True))
+
+
+def test_features_that_are_not_finite_end_the_run_in_one_line(tmp_path, tiny_train, monkeypatch):
+    maps = feature_replay.feature_maps
+    monkeypatch.setattr(feature_replay, "feature_maps", lambda *arguments: maps(*arguments) * float("inf"))
+    with pytest.raises(CissFastError, match=r"^step 0: the model's features of background are not finite; a lower "):
+        tiny_train(tmp_path / "run", **ALIFE_M)
+    assert not list((tmp_path / "run").glob("memory/*"))
 
 
 def test_settings_of_the_memory_are_the_runs_own(alife_m_run, tiny_train):

@@ -7,7 +7,15 @@ import pytest
 from ciss_fast.cli import main
 from ciss_fast.engine.checkpoint import checkpoint_path, load_checkpoint
 from ciss_fast.engine.config import Config
-from ciss_fast.engine.recipes import describe_recipe, effective_recipe, load_recipe, recipe_names, to_toml, tomllib
+from ciss_fast.engine.recipes import (
+    describe_recipe,
+    effective_recipe,
+    is_published,
+    load_recipe,
+    recipe_names,
+    to_toml,
+    tomllib,
+)
 from ciss_fast.errors import ConfigError
 
 VOC = ["19-1", "15-5", "15-1", "10-1", "5-3", "10-5", "10-10"]
@@ -84,8 +92,8 @@ IGNORES_UNSEEN = [("mib", "voc"), ("mib", "ade20k"), ("dkd", "ade20k"), ("dkd-m"
 
 def values_of(name):
     """The effective settings of a recipe by bare name, and whether it is published."""
-    config, published = effective_recipe(load_recipe(name))
-    return {key: value for section in config.to_dict().values() for key, value in section.items()}, published
+    config = effective_recipe(load_recipe(name))
+    return {key: value for section in config.to_dict().values() for key, value in section.items()}, is_published(name)
 
 
 def as_lists(weights):
@@ -161,16 +169,17 @@ def test_names_of_the_form_that_do_not_exist(name, message):
 
 def test_listing_marks_what_is_not_published():
     assert describe_recipe("demo") == "demo: shapes 6-3, alife, resnet18 (unpublished)"
+    assert describe_recipe("voc15-5-mobilenet") == "voc15-5-mobilenet: voc 15-5, alife, mobilenet_v2 (unpublished)"
     assert describe_recipe("dkd-voc-15-1") == "dkd-voc-15-1: voc 15-1, dkd, resnet101"
     assert describe_recipe("dkd-ade-100-5").endswith(", dkd, resnet101 (unpublished)")
 
 
 def test_another_task_or_method_beside_a_recipe_brings_its_own_published_values():
     changed = load_recipe("alife-voc-15-1").with_settings({"task": "15-5"})
-    assert effective_recipe(changed)[0] == effective_recipe(load_recipe("alife-voc-15-5"))[0]
+    assert effective_recipe(changed) == effective_recipe(load_recipe("alife-voc-15-5"))
     changed = load_recipe("alife-ade-100-50").with_settings({"method": "dkd", "unseen": "ignore", "dataset": "folder"})
-    expected = effective_recipe(load_recipe("dkd-ade-100-50"))[0].with_settings({"dataset": "folder"})
-    assert effective_recipe(changed)[0] == expected
+    expected = effective_recipe(load_recipe("dkd-ade-100-50")).with_settings({"dataset": "folder"})
+    assert effective_recipe(changed) == expected
 
 
 @pytest.mark.parametrize("name", ["demo", "alife-m-voc-15-1", "dkd-m-ade20k-100-10", "mib-ade20k-50-50"])
@@ -178,9 +187,9 @@ def test_the_shown_text_is_a_recipe_file_of_the_same_run(tmp_path, capsys, name)
     assert main(["recipes", "show", name]) == 0
     text = capsys.readouterr().out
     (tmp_path / "shown.toml").write_text(text)
-    config, published = effective_recipe(load_recipe(name))
+    config = effective_recipe(load_recipe(name))
     assert load_recipe(str(tmp_path / "shown.toml")) == config
-    assert text.startswith(f"# {name}: ") and ("# unpublished" in text) is not published
+    assert text.startswith(f"# {name}: ") and ("# unpublished" in text) is (name == "demo")
     sections = tomllib.loads(text)
     assert set(sections) == set(config.to_dict()) and sections["data"]["task"] == config.data.task
 

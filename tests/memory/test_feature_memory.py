@@ -178,6 +178,27 @@ def test_features_of_another_kind(features):
         FeatureMemory(features, (0, 1, 2), 0, "abc")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite(model, value, tmp_path):
+    features = make_memory(model).features.clone()
+    features[1, 2, 3] = value
+    words = "features: expected finite numbers, those of class 2 have others"
+    with pytest.raises(ValueError, match=words):
+        FeatureMemory(features, (0, 2, 5), 0, "abc")
+    good = save_feature_memory(tmp_path / "good.pt", make_memory(model))
+    content = torch.load(good, weights_only=True)
+    content = {name: entry for name, entry in content.items() if name not in ("format", "sha256")}
+    save_checked(tmp_path / "m.pt", {**content, "features": features}, FORMAT)
+    with pytest.raises(CheckpointError, match=rf"m\.pt: not a consistent feature memory: {words}$"):
+        load_feature_memory(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("extractor", [None, "", 3])
+def test_an_extractor_that_is_no_fingerprint(extractor):
+    with pytest.raises(ValueError, match=rf"^extractor: expected a fingerprint \(text\), got {extractor!r}$"):
+        FeatureMemory(torch.zeros(3, 4, 8), (0, 1, 2), 0, extractor)
+
+
 def test_cost_is_shown_beside_that_of_the_images(model):
     memory = FeatureMemory(torch.zeros(16, 1000, 256), tuple(range(16)), 0, "abc", 5000, 450_000_000)
     assert memory.num_bytes == 16_384_000
