@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from ciss_fast import triton_runtime
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 MOST_THREADS = 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Many threads on small tensors wait for one another more than they compute; so do those of several processes."""
-    config.addinivalue_line("markers", "gpu: needs a GPU; skipped without one, or failed where CISS_FAST_REQUIRE_GPU=1")
+    config.addinivalue_line(
+        "markers",
+        "gpu(interpreter=False): needs a GPU; skipped without one, or failed where CISS_FAST_REQUIRE_GPU=1. With "
+        "interpreter=True it runs on the CPU as well where triton interprets (TRITON_INTERPRET=1)",
+    )
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     threads = min(MOST_THREADS, max(1, torch.get_num_threads() // processes))
     if torch.get_num_threads() != threads:
@@ -24,7 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked ``gpu`` need one."""
-    if item.get_closest_marker("gpu") is None or torch.cuda.is_available():
+    marker = item.get_closest_marker("gpu")
+    if marker is None or torch.cuda.is_available():
+        return
+    if marker.kwargs.get("interpreter", False) and triton_runtime.interpreting():
         return
     if os.environ.get("CISS_FAST_REQUIRE_GPU", "0") not in ("", "0"):
         pytest.fail("no GPU, and CISS_FAST_REQUIRE_GPU asks for one", pytrace=False)
