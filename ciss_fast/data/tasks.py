@@ -8,8 +8,8 @@ What a step's training images are, and what their labels still say, is the *sett
 
 - overlapped (Cermelli et al., MiB, CVPR 2020): every image that shows a class of the step. The default.
 - disjoint (MiB): those of them that show no class of a later step.
-- sequential (Michieli and Zanuttigh, ILT, ICCV workshops 2019): the images of disjoint, in which the classes learned
-  before are labelled too.
+- sequential (Michieli and Zanuttigh, "Knowledge Distillation for Incremental Learning in Semantic Segmentation", CVIU
+  2021): the images of disjoint, in which the classes learned before are labelled too.
 - partitioned (Kwak, Cha and Moon, "Towards Realistic Incremental Scenario in Class Incremental Semantic
   Segmentation", 2024): every image belongs to one step only. It is given to one of the classes it shows, the one
   that fewest training images show (the smaller id of two), and to that class's step.

@@ -29,11 +29,12 @@ from ciss_fast.data import (
 )
 from ciss_fast.data.dataset import check_options
 from ciss_fast.engine.config import Config
-from ciss_fast.engine.effective_config import effective_config, method_settings
+from ciss_fast.engine.effective_config import effective_config, method_settings, published_dataset
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.seeding import step_seed
 from ciss_fast.errors import ConfigError, DataError
 from ciss_fast.methods import Method, MethodSettings, get_method
+from ciss_fast.methods.published import PUBLISHED_DATASETS
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,8 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
         test_images=test_images,
         preview_images=choose_previews(test_presence, task, config.run.previews),
     )
+    if published_dataset(config) in PUBLISHED_DATASETS and not settings.published:
+        reporter.message(f"loss weights are not a paper's for {method.name} on {published_dataset(config)} {task.name}")
     reporter.message(
         f"{data.dataset} {task.name} ({data.setting}), {method.name}: training images by step "
         f"{[len(images) for images in training_images]}, test images "

@@ -1,10 +1,13 @@
 """The step lists that the published VOC experiments were run on."""
 
 import gzip
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ciss_fast.data import Task, select_images
 
@@ -100,3 +103,25 @@ def test_the_rarest_class_keeps_all_its_images_in_the_partition(published):
     task = Task.parse("19-1", 21, class_order=order)
     assert len(select_images(presence, task, 1, "partitioned")) == counts[rarest]
     assert len(select_images(presence, task, 1, "overlapped")) == counts[rarest]
+
+
+def test_numbers_of_images_of_a_part_of_voc(shared_file):
+    """Counted by others, from the label maps themselves."""
+    labels = {}
+    with tarfile.open(shared_file("data/voc12part_bal320.tar")) as archive:
+        for member in archive:
+            if "/SegmentationClass/" in member.name and member.name.endswith(".png"):
+                content = archive.extractfile(member).read()
+                labels[member.name.rsplit("/", 1)[1][:-4]] = np.asarray(Image.open(io.BytesIO(content)))
+            elif member.name.endswith("ImageSets/Segmentation/train.txt"):
+                ids = archive.extractfile(member).read().decode().split()
+    presence = np.array([np.bincount(labels[image_id].ravel(), minlength=256)[:21] > 0 for image_id in ids])
+    expected = {
+        "15-5": [1471, 530],
+        "10-10": [858, 1287],
+        "15-1": [1471, 72, 291, 107, 19, 60],
+        "19-1": [1724, 60],
+    }
+    for name, counts in expected.items():
+        task = Task.parse(name, 21)
+        assert [len(select_images(presence, task, step)) for step in range(task.num_steps)] == counts

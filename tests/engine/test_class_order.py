@@ -163,3 +163,15 @@ def test_another_name_of_the_task_is_the_same_run(voc_of_squares, plan_of):
     plan = plan_of(dataset="voc", data_root=str(voc_of_squares), data_option={}, task="15-5s")
     assert (plan.task.name, plan.config.data.task) == ("15-1", "15-1")
     assert plan.settings.published and plan.settings.loss_weights["ali"] == [3, 5, 2, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "said"),
+    [("15-1", {}, False), ("15-5", {"loss_weight": {"kd": 3}}, True), ("10-10", {}, True)],
+)
+def test_a_run_says_when_its_loss_weights_are_no_papers(voc_of_squares, tiny_config, capsys, task, settings, said):
+    make_plan(
+        tiny_config(dataset="voc", data_root=str(voc_of_squares), data_option={}, task=task, **settings), Reporter()
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert (f"loss weights are not a paper's for alife on voc {task}" in lines) is said
