@@ -31,9 +31,12 @@ def without_backend(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def implement(library: torch.library.Library, name: str, **kernels: Callable[..., Any]) -> None:
+def implement(
+    library: torch.library.Library, name: str, op: str | None = None, **kernels: Callable[..., Any]
+) -> None:
     """Register the kernels of ``ciss_fast::name`` by backend; its schema comes from `with_backend`.
 
+    ``op`` is what `backends` knows the operator as, where that is not its name (a backward pass has its op's backends).
     Calls of the operator raise what `backends.choose` raises, and RuntimeError where no kernel serves CUDA tensors.
     """
 
@@ -43,12 +46,12 @@ def implement(library: torch.library.Library, name: str, **kernels: Callable[...
         return kernels[backend or "cpu"](*arguments)
 
     def on_cuda(*arguments: Any, backend: str = "") -> Any:
-        backend = backend or backends.preferred(name, "cuda")
+        backend = backend or backends.preferred(op or name, "cuda")
         _check(backend, "cuda")
         return kernels[backend](*arguments)
 
     def _check(backend: str, device_type: str) -> None:
-        if backends.choose(name, backend, torch.device(device_type)) not in kernels:
+        if backends.choose(op or name, backend, torch.device(device_type)) not in kernels:
             raise RuntimeError(f"ciss_fast::{name} has no kernel that can run on {device_type} tensors here")
 
     library.impl(name, on_cpu, "CPU")

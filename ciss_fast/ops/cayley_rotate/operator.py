@@ -1,4 +1,4 @@
-"""``ciss_fast::cayley_rotate`` as a PyTorch operator: schema, CPU kernel, fake kernel, autograd, autocast.
+"""``ciss_fast::cayley_rotate`` as a PyTorch operator: schema, kernels, fake kernel, autograd, autocast.
 
 With (I + S) x = b the result is 2 x - b; the backward pass solves the transposed system, (I - S) z = adjoint, the same
 way: the gradient on b is 2 z - adjoint, that on the parameters comes from x and z.
@@ -12,22 +12,26 @@ backward pass factorises again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ... import native
+from ..device_kernels import implement, with_backend, without_backend
 from .checks import accuracy_error, check_gradient_tensors, check_tensors
 
 library = torch.library.Library("ciss_fast", "FRAGMENT")
-library.define(
-    "cayley_rotate(Tensor params, Tensor vectors, bool need_gradient) "
+_SCHEMA = (
+    "(Tensor params, Tensor vectors, bool need_gradient) "
     "-> (Tensor rotated, Tensor solutions, Tensor factors, Tensor iterations)"
 )
-library.define(
-    "cayley_rotate_backward(Tensor params, Tensor solutions, Tensor factors, Tensor iterations, Tensor upstream, "
-    "bool need_params) -> (Tensor grad_params, Tensor grad_vectors)"
+_BACKWARD_SCHEMA = (
+    "(Tensor params, Tensor solutions, Tensor factors, Tensor iterations, Tensor upstream, bool need_params) "
+    "-> (Tensor grad_params, Tensor grad_vectors)"
 )
+library.define(f"cayley_rotate{with_backend(_SCHEMA)}")
+library.define(f"cayley_rotate_backward{with_backend(_BACKWARD_SCHEMA)}")
 
 
 def _arithmetic_type(params: Tensor, vectors: Tensor) -> torch.dtype:
@@ -138,8 +142,21 @@ def _cayley_rotate_backward_fake(
     return params.new_empty(params.shape if need_params else (0,)), upstream.new_empty(upstream.shape)
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _cayley_rotate_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from .triton_launch import cayley_rotate_triton  # triton need not be installed
+
+    return cayley_rotate_triton(*arguments)
+
+
+def _cayley_rotate_backward_triton(*arguments: Any) -> tuple[Tensor, Tensor]:
+    from .triton_launch import cayley_rotate_backward_triton
+
+    return cayley_rotate_backward_triton(*arguments)
+
+
+def _setup_context(ctx, inputs, keyword_only_inputs, output) -> None:
     params, _, ctx.has_solutions = inputs
+    ctx.backend = keyword_only_inputs["backend"]
     _, solutions, factors, iterations = output
     ctx.mark_non_differentiable(solutions, factors, iterations)
     ctx.set_materialize_grads(False)
@@ -154,7 +171,7 @@ def _backward(ctx, upstream: Tensor | None, *unused: Tensor | None):
     params, solutions, factors, iterations = ctx.saved_tensors
     need_params, need_vectors = ctx.needs_input_grad[:2]
     grad_params, grad_vectors = torch.ops.ciss_fast.cayley_rotate_backward(
-        params, solutions, factors, iterations, upstream, need_params
+        params, solutions, factors, iterations, upstream, need_params, backend=ctx.backend
     )
     return grad_params if need_params else None, grad_vectors if need_vectors else None, None
 
@@ -163,11 +180,19 @@ def _no_double_backward(ctx, *upstream: Tensor):
     raise RuntimeError("cayley_rotate: expected a single backward pass, got a second derivative (not supported)")
 
 
-library.impl("cayley_rotate", _cayley_rotate_cpu, "CPU")
-torch.library.register_fake("ciss_fast::cayley_rotate", _cayley_rotate_fake, lib=library)
+implement(library, "cayley_rotate", cpu=_cayley_rotate_cpu, triton=_cayley_rotate_triton)
+torch.library.register_fake("ciss_fast::cayley_rotate", without_backend(_cayley_rotate_fake), lib=library)
 torch.library.register_autograd("ciss_fast::cayley_rotate", _backward, setup_context=_setup_context, lib=library)
-library.impl("cayley_rotate_backward", _cayley_rotate_backward_cpu, "CPU")
-torch.library.register_fake("ciss_fast::cayley_rotate_backward", _cayley_rotate_backward_fake, lib=library)
+implement(
+    library,
+    "cayley_rotate_backward",
+    op="cayley_rotate",
+    cpu=_cayley_rotate_backward_cpu,
+    triton=_cayley_rotate_backward_triton,
+)
+torch.library.register_fake(
+    "ciss_fast::cayley_rotate_backward", without_backend(_cayley_rotate_backward_fake), lib=library
+)
 torch.library.register_autograd("ciss_fast::cayley_rotate_backward", _no_double_backward, lib=library)
 # Under autocast the operators take every dtype as it comes and compute in float32 at least.
 for _key in ("AutocastCPU", "AutocastCUDA"):

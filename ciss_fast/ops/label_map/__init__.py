@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ... import backends, native
+from ... import backends, native, triton_runtime
 from ..tensors import check_label_values
 from . import operator  # noqa: F401  (registers the operators)
 from .checks import (
@@ -24,8 +24,8 @@ from .reference import confusion_reference, predict_reference
 
 __all__ = ["confusion", "predict"]
 
-backends.register("predict", reference=None, cpu=native.reason_without("predict"))
-backends.register("confusion", reference=None, cpu=native.reason_without("confusion"))
+for _op in ("predict", "confusion"):
+    backends.register(_op, reference=None, cpu=native.reason_without(_op), triton=triton_runtime.reason_without)
 
 
 def predict(
@@ -44,7 +44,8 @@ def predict(
         kind: "softmax": argmax over all channels. "sigmoid" (DKD): channel c is class c, channel 0 (auxiliary) is
             no class; argmax over the classes, background (0) where no sigmoid exceeds 0.5.
         align_corners: as in ``torch.nn.functional.interpolate``.
-        backend: "cpu" (compiled kernel) or "reference"; default: the kernel where it runs.
+        backend: "cpu" (compiled kernel), "triton" (GPUs) or "reference"; default: the kernel that runs on the
+            logits' device.
 
     Returns:
         Labels [B, H, W], uint8 (int64 for more than 256 classes); a list of [H, W] where ``size`` is given per image.
@@ -64,9 +65,11 @@ def predict(
         ]
     height, width = height_and_width(size)
     check_size(logits, height, width)
-    if backends.choose("predict", backend, logits.device) == "reference":
-        return predict_reference(logits, (height, width), kind == "sigmoid", align_corners)
-    return torch.ops.ciss_fast.predict(logits.detach(), height, width, kind == "sigmoid", align_corners)
+    sigmoid = kind == "sigmoid"
+    backend = backends.choose("predict", backend, logits.device)
+    if backend == "reference":
+        return predict_reference(logits, (height, width), sigmoid, align_corners)
+    return torch.ops.ciss_fast.predict(logits.detach(), height, width, sigmoid, align_corners, backend=backend)
 
 
 def confusion(
@@ -93,6 +96,8 @@ def confusion(
 
     Raises:
         TypeError, ValueError: a dtype, shape or label value that does not fit; the message says what was expected.
+            Values of labels on a GPU are not checked by kernels, which would have to wait for it: a pixel whose label
+            is no class is not counted there.
         RuntimeError: ``backend`` names one that cannot run here.
     """
     check_logits(logits)
@@ -113,7 +118,10 @@ def confusion(
         return counts
     check_label(logits, label)
     sigmoid = kind == "sigmoid"
-    if backends.choose("confusion", backend, logits.device) == "reference":
+    backend = backends.choose("confusion", backend, logits.device)
+    if backend == "reference":
         check_label_values(label, num_classes, ignore_index)
         return confusion_reference(logits.detach(), label, num_classes, sigmoid, align_corners, ignore_index)
-    return torch.ops.ciss_fast.confusion(logits.detach(), label, num_classes, sigmoid, align_corners, ignore_index)
+    return torch.ops.ciss_fast.confusion(
+        logits.detach(), label, num_classes, sigmoid, align_corners, ignore_index, backend=backend
+    )

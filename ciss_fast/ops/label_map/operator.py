@@ -1,21 +1,27 @@
-"""``ciss_fast::predict`` and ``ciss_fast::confusion`` as PyTorch operators: schema, CPU and fake kernels, autocast."""
+"""``ciss_fast::predict`` and ``ciss_fast::confusion`` as PyTorch operators: schema, kernels, fake kernels, autocast."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ... import native
+from ..device_kernels import implement, with_backend, without_backend
 from ..tensors import LABEL_TYPES, label_error, tensor_arguments
 from .checks import check_label, check_logits, check_num_classes, check_size
 from .reference import label_dtype
 
 library = torch.library.Library("ciss_fast", "FRAGMENT")
-library.define("predict(Tensor logits, int height, int width, bool sigmoid, bool align_corners) -> Tensor")
-library.define(
-    "confusion(Tensor logits, Tensor label, int num_classes, bool sigmoid, bool align_corners, int ignore_index) "
-    "-> Tensor"
-)
+_SCHEMAS = {
+    "predict": "(Tensor logits, int height, int width, bool sigmoid, bool align_corners) -> Tensor",
+    "confusion": (
+        "(Tensor logits, Tensor label, int num_classes, bool sigmoid, bool align_corners, int ignore_index) -> Tensor"
+    ),
+}
+for _name, _schema in _SCHEMAS.items():
+    library.define(f"{_name}{with_backend(_schema)}")
 
 
 def _logits_arguments(logits: Tensor, height: int, width: int, sigmoid: bool, align_corners: bool) -> dict:
@@ -61,19 +67,35 @@ def _confusion_cpu(
     return counts
 
 
-library.impl("predict", _predict_cpu, "CPU")
-library.impl("confusion", _confusion_cpu, "CPU")
+def _predict_triton(*arguments: Any) -> Tensor:
+    from .triton_launch import predict_triton  # triton need not be installed
+
+    return predict_triton(*arguments)
+
+
+def _confusion_triton(*arguments: Any) -> Tensor:
+    from .triton_launch import confusion_triton
+
+    return confusion_triton(*arguments)
+
+
+implement(library, "predict", cpu=_predict_cpu, triton=_predict_triton)
+implement(library, "confusion", cpu=_confusion_cpu, triton=_confusion_triton)
 torch.library.register_fake(
     "ciss_fast::predict",
-    lambda logits, height, width, sigmoid, align_corners: logits.new_empty(
-        (logits.shape[0], height, width), dtype=label_dtype(logits.shape[1])
+    without_backend(
+        lambda logits, height, width, sigmoid, align_corners: logits.new_empty(
+            (logits.shape[0], height, width), dtype=label_dtype(logits.shape[1])
+        )
     ),
     lib=library,
 )
 torch.library.register_fake(
     "ciss_fast::confusion",
-    lambda logits, label, num_classes, sigmoid, align_corners, ignore_index: logits.new_empty(
-        (num_classes, num_classes), dtype=torch.int64
+    without_backend(
+        lambda logits, label, num_classes, sigmoid, align_corners, ignore_index: logits.new_empty(
+            (num_classes, num_classes), dtype=torch.int64
+        )
     ),
     lib=library,
 )

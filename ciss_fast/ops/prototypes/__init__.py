@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ... import backends, native
+from ... import backends, native, triton_runtime
 from .accumulator import PrototypeAccumulator
 from .compute import compute
 
 __all__ = ["PrototypeAccumulator", "prototypes"]
 
-backends.register("prototypes", reference=None, cpu=native.reason_without("prototypes"))
+backends.register(
+    "prototypes",
+    reference=None,
+    cpu=native.reason_without("prototypes"),
+    triton=triton_runtime.reason_without,
+)
 
 
 def prototypes(
@@ -39,7 +44,8 @@ def prototypes(
         feature_curr: [P, D] features f of the current extractor at the same positions.
         memory: [K, S, D] features of K classes, from the previous extractor. The three may differ in type.
         temperature: factor on the scores before the softmax, > 0.
-        backend: "cpu" (compiled kernel) or "reference"; default: the kernel where it runs.
+        backend: "cpu" (compiled kernel), "triton" (GPUs) or "reference"; default: the kernel that runs on the
+            memory's device.
 
     Returns:
         r' and r, [K, D] each, float32 (float64 where an input is float64). They carry no gradient: inputs are

@@ -19,8 +19,9 @@ def compute(
     check_features(feature_prev, feature_curr, memory)
     check_temperature(temperature)
     inputs = feature_prev.detach(), feature_curr.detach(), memory.detach()
-    if backends.choose("prototypes", backend, memory.device) != "reference":
-        return torch.ops.ciss_fast.prototypes(*inputs, temperature)
+    backend = backends.choose("prototypes", backend, memory.device)
+    if backend != "reference":
+        return torch.ops.ciss_fast.prototypes(*inputs, temperature, backend=backend)
     if memory.device.type == "meta":  # knows no autocast
         return prototypes_reference(*inputs, temperature)
     with torch.autocast(memory.device.type, enabled=False):  # it would take the cosines in bfloat16

@@ -1,19 +1,23 @@
-"""``ciss_fast::prototypes`` as a PyTorch operator: schema, CPU and fake kernels, autocast. It has no derivative."""
+"""``ciss_fast::prototypes`` as a PyTorch operator: schema, kernels, fake kernel, autocast. It has no derivative."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ... import native
+from ..device_kernels import implement, with_backend, without_backend
 from ..tensors import tensor_arguments
 from .checks import check_features, check_memory, check_temperature, result_type
 
 library = torch.library.Library("ciss_fast", "FRAGMENT")
-library.define(
-    "prototypes(Tensor feature_prev, Tensor feature_curr, Tensor memory, float temperature) "
+_SCHEMA = (
+    "(Tensor feature_prev, Tensor feature_curr, Tensor memory, float temperature) "
     "-> (Tensor prototype_prev, Tensor prototype_curr, Tensor log_sum)"
 )
+library.define(f"prototypes{with_backend(_SCHEMA)}")
 
 
 def _empty_results(feature_prev: Tensor, feature_curr: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,10 +53,18 @@ def _prototypes_cpu(
     return results
 
 
-library.impl("prototypes", _prototypes_cpu, "CPU")
+def _prototypes_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    from .triton_launch import prototypes_triton  # triton need not be installed
+
+    return prototypes_triton(*arguments)
+
+
+implement(library, "prototypes", cpu=_prototypes_cpu, triton=_prototypes_triton)
 torch.library.register_fake(
     "ciss_fast::prototypes",
-    lambda feature_prev, feature_curr, memory, temperature: _empty_results(feature_prev, feature_curr, memory),
+    without_backend(
+        lambda feature_prev, feature_curr, memory, temperature: _empty_results(feature_prev, feature_curr, memory)
+    ),
     lib=library,
 )
 for _key in ("AutocastCPU", "AutocastCUDA"):  # every dtype is taken as it comes

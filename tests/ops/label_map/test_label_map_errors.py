@@ -119,9 +119,9 @@ def test_integers_of_numpy_and_torch_are_sizes(backend) -> None:
 
 
 def test_an_unknown_backend() -> None:
-    with pytest.raises(ValueError, match="^predict: backend must be one of reference, cpu, got 'fast'$"):
+    with pytest.raises(ValueError, match="^predict: backend must be one of reference, cpu, triton, got 'fast'$"):
         ciss_fast.predict(LOGITS, (8, 10), backend="fast")
-    with pytest.raises(ValueError, match="^confusion: backend must be one of reference, cpu, got 'fast'$"):
+    with pytest.raises(ValueError, match="^confusion: backend must be one of reference, cpu, triton, got 'fast'$"):
         ciss_fast.confusion(LOGITS, LABEL, 3, backend="fast")
 
 

@@ -71,7 +71,7 @@ def test_temperature(temperature, error, backend) -> None:
 
 
 def test_backends(monkeypatch) -> None:
-    with pytest.raises(ValueError, match="^prototypes: backend must be one of reference, cpu, got 'fast'$"):
+    with pytest.raises(ValueError, match="^prototypes: backend must be one of reference, cpu, triton, got 'fast'$"):
         ciss_fast.prototypes(FEATURE, FEATURE, MEMORY, backend="fast")
     monkeypatch.setitem(backends._ops["prototypes"], "cpu", "left out on purpose")
     with pytest.raises(RuntimeError, match="^prototypes: backend 'cpu' cannot run here: left out on purpose$"):

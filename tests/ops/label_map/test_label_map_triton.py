@@ -1,0 +1,38 @@
+"""The Triton kernels of `predict` and `confusion`: in the interpreter, on a GPU, and compiled ahead of time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from triton_compilation import ARCHITECTURES, compiled, recorded_launches, skip_without_compiler
+from triton_testing import checks_of, interpreted, on_gpu
+
+CHECKS = Path(__file__).with_name("label_map_triton_checks.py")
+
+
+@pytest.mark.parametrize("name", checks_of(CHECKS))
+def test_interpreted(name: str) -> None:
+    interpreted(CHECKS, name)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", checks_of(CHECKS))
+def test_on_gpu(name: str) -> None:
+    on_gpu(CHECKS, name)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_compiled(dtype: torch.dtype, architecture: int) -> None:
+    skip_without_compiler()
+    from ciss_fast.ops.label_map.triton_launch import confusion_triton, predict_triton
+
+    logits = torch.zeros(2, 151, 32, 32, dtype=dtype)
+    label = torch.zeros(2, 512, 512, dtype=torch.int64)
+    (predict,) = recorded_launches(lambda: predict_triton(logits, 512, 512, False, True))
+    (confusion,) = recorded_launches(lambda: confusion_triton(logits, label, 151, True, False, 255))
+    for launch in (predict, confusion):
+        binary = compiled(launch, architecture)
+        assert binary.registers <= 200 and binary.spills == 0

@@ -1,0 +1,75 @@
+"""The Triton kernels of `prototypes`: in the interpreter, on a GPU, compiled ahead of time; what TF32 costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from triton_compilation import ARCHITECTURES, compiled, recorded_launches, skip_without_compiler
+from triton_testing import checks_of, interpreted, on_gpu
+
+CHECKS = Path(__file__).with_name("prototypes_triton_checks.py")
+SPILLS = 64  # bytes a thread may spill
+
+
+@pytest.mark.parametrize("name", checks_of(CHECKS))
+def test_interpreted(name: str) -> None:
+    interpreted(CHECKS, name)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", checks_of(CHECKS))
+def test_on_gpu(name: str) -> None:
+    on_gpu(CHECKS, name)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_compiled(dtype: torch.dtype, architecture: int) -> None:
+    skip_without_compiler()
+    from ciss_fast.ops.prototypes.triton_launch import prototypes_triton
+
+    features = torch.zeros(2, 640, 256, dtype=dtype)
+    memory = torch.zeros(20, 200, 256, dtype=dtype)
+    launches = recorded_launches(lambda: prototypes_triton(*features, memory, 10.0))
+    names = ["lengths_kernel", "lengths_kernel", "scores_kernel", "softmax_kernel", "weighted_sums_kernel"]
+    assert [launch.name for launch in launches] == names
+    for launch in launches:
+        binary = compiled(launch, architecture)
+        assert binary.spills <= SPILLS, (launch.name, binary.spills)
+        if launch.name == "scores_kernel":  # the product is the tensor cores', three of TF32 or one of bfloat16
+            product = "tf32" if dtype == torch.float32 else "bf16"
+            instructions = [line for line in binary.ptx.splitlines() if "mma" in line]
+            assert any(product in line for line in instructions) or architecture == 100
+
+
+def tf32(x: Tensor) -> Tensor:
+    """Single precision cut to the 10 bits behind the point that tensor cores read."""
+    return torch.from_numpy((x.contiguous().numpy().view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32))
+
+
+def test_three_tf32_products_are_a_single_precision_one(close_positions, prototype_scores) -> None:
+    # What "tf32x3" computes, written out, on scores of several thousand: the exponents have to be known to thousandths.
+    inputs = close_positions(300, 2, 1000, 256)
+    directions = [t.double() / t.double().norm(dim=-1, keepdim=True) for t in (inputs.feature_prev, inputs.memory)]
+    position, memory = (t.float() for t in directions)
+    parts = [(tf32(t), tf32(t - tf32(t))) for t in (position, memory)]
+    (position_high, position_low), (memory_high, memory_low) = parts
+
+    def scores(*products: tuple[Tensor, Tensor]) -> Tensor:
+        cosine = sum(m @ p.T for m, p in products)
+        return cosine.relu().sum(dim=1, dtype=torch.float64)
+
+    exact = prototype_scores(inputs)
+    three = scores((memory_high, position_low), (memory_low, position_high), (memory_high, position_high))
+    one = scores((memory_high, position_high))
+
+    def error(approximate: Tensor) -> float:  # softmax sees differences between positions
+        difference = 10 * (approximate - exact)
+        return float((difference - difference.mean(dim=1, keepdim=True)).abs().max())
+
+    assert error(three) < 2e-4
+    assert error(one) > 10 * error(three)

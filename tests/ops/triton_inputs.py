@@ -1,0 +1,28 @@
+"""For checks of Triton kernels: the inputs and comparisons of a folder's tests, and fresh memory full of NaN."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+
+def conftest_of(file: str) -> ModuleType:
+    """The module ``conftest.py`` beside ``file``: its plain functions are of use outside pytest too."""
+    path = Path(file).with_name("conftest.py")
+    specification = importlib.util.spec_from_file_location(f"{path.parent.name}_conftest", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def fill_fresh_memory(device: torch.device) -> None:
+    """From now on, tensors torch makes without initialising them are full of NaN (integers: of the largest number).
+
+    On a GPU nothing is done: torch would refuse operations of the definition that are not deterministic there.
+    """
+    if device.type == "cpu":
+        torch.utils.deterministic.fill_uninitialized_memory = True
+        torch.use_deterministic_algorithms(True)
