@@ -11,8 +11,8 @@ import triton.language as tl
 
 
 @triton.jit
-def source_position(x, source, output, ALIGN_CORNERS: tl.constexpr):
-    """Neighbouring nodes of output pixel ``x`` and the weight of the right one."""
+def source_position(x, source, output, ALIGN_CORNERS: tl.constexpr, REAL: tl.constexpr = tl.float32):
+    """Neighbouring nodes of output pixel ``x`` and the weight of the right one, of type REAL."""
     if ALIGN_CORNERS:
         numerator = x * (source - 1)
         denominator = tl.maximum(output - 1, 1)
@@ -21,7 +21,7 @@ def source_position(x, source, output, ALIGN_CORNERS: tl.constexpr):
         denominator = 2 * output
     left = tl.minimum(numerator // denominator, source - 1)
     right = tl.minimum(left + 1, source - 1)
-    fraction = (numerator - left * denominator).to(tl.float32) / denominator.to(tl.float32)
+    fraction = tl.cast(numerator - left * denominator, REAL) / tl.cast(denominator, REAL)
     return left, right, tl.where(right > left, fraction, 0.0)
 
 

@@ -6,6 +6,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from ...triton_runtime import OPTIONS, device_of
 from ..triton_sizes import power_of_two_from
 from .checks import check_gradient_tensors, check_tensors
 from .triton_elimination import elimination_kernel
@@ -19,9 +20,7 @@ WANTED = {torch.float32: 5e-7, torch.float64: 1e-14}
 ACCEPTED = {torch.float32: 1e-6, torch.float64: 1e-8}
 
 
-def cayley_rotate_triton(
-    params: Tensor, vectors: Tensor, need_gradient: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def cayley_rotate_triton(params: Tensor, vectors: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The kernel of ``ciss_fast::cayley_rotate``. Nothing is kept for the backward pass but the solutions."""
     check_tensors(params, vectors)
     dtype = torch.float64 if torch.float64 in (params.dtype, vectors.dtype) else torch.float32
@@ -49,19 +48,18 @@ def cayley_rotate_backward_triton(
     classes, vectors, dimension = _sizes(adjoint)
     if grad_params.numel() > 0:
         tiles = -(-dimension // TILE)
-        with torch.cuda.device_of(params):
+        with device_of(params):
             gradient_kernel[(classes * tiles * tiles,)](
                 *(solutions.contiguous(), backward_solutions, grad_params, vectors, dimension, tiles),
                 TILE=TILE,
                 VECTORS=1 if vectors <= MOST_FEW_VECTORS else 32,
                 REAL=_real(dtype),
+                **OPTIONS,
             )
     return grad_params.to(params.dtype), grad_vectors.to(upstream.dtype)
 
 
-def _solve(
-    params: Tensor, right_sides: Tensor, sign: int, known: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _solve(params: Tensor, right_sides: Tensor, sign: int, known: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """x with (I + sign S) x = b, 2 x - b, and the iterations; everything dense and of one type.
 
     ``known``: iterations of the forward pass, by which classes are solved directly without trying.
@@ -75,12 +73,12 @@ def _solve(
     order = -(-dimension // TILE) * TILE
     tiles = order // TILE
     lanes = power_of_two_from(order)
-    shape = {"LANES": lanes, "ROWS": 16, "REAL": real, "num_warps": min(8, lanes // 32)}
+    shape = {"LANES": lanes, "ROWS": 16, "REAL": real, "num_warps": min(8, lanes // 32), **OPTIONS}
     few = vectors <= MOST_FEW_VECTORS
     programs = min(classes, MOST_ELIMINATIONS)
-    with torch.cuda.device_of(params):
+    with device_of(params):
         skew = params.new_empty((classes, order, order))
-        unpack_kernel[(classes * tiles * tiles,)](params, skew, dimension, order, tiles, TILE=TILE)
+        unpack_kernel[(classes * tiles * tiles,)](params, skew, dimension, order, tiles, TILE=TILE, **OPTIONS)
         products = iterations.new_empty((classes, vectors)) if few else iterations
         if few:
             krylov_kernel[(classes * vectors,)](
@@ -113,6 +111,7 @@ def _solve(
                 ELEMENTS=block,
                 DEPTH=32,
                 REAL=real,
+                **OPTIONS,
             )
     return solutions, rotated, iterations
 

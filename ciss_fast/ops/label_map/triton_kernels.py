@@ -5,33 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-
-@triton.jit
-def _source_position(pixel, source, output, ALIGN_CORNERS: tl.constexpr, REAL: tl.constexpr, INDEX: tl.constexpr):
-    """Where output pixels lie between the source elements of an axis.
-
-    Args:
-        pixel: indices along the output, >= 0.
-        source, output: lengths of the axis.
-        REAL: type of the fraction.
-        INDEX: tl.int32, or tl.int64 where `position_bits` says so.
-
-    Returns:
-        The index of the source element on the left (the last one for a pixel on or beyond it), and the weight of its
-        right neighbour (0 for the last one).
-    """
-    x = pixel.to(INDEX)
-    source, output = tl.cast(source, INDEX), tl.cast(output, INDEX)
-    if ALIGN_CORNERS:
-        numerator = x * (source - 1)
-        denominator = tl.maximum(output - 1, 1)
-    else:
-        numerator = tl.maximum((2 * x + 1) * source - output, 0)
-        denominator = 2 * output
-    left = tl.minimum(numerator // denominator, source - 1)
-    fraction = (numerator - left * denominator).to(REAL) / denominator.to(REAL)
-    return left, tl.where(left < source - 1, fraction, 0.0)
+from ..triton_enlargement import source_position
 
 
 @triton.jit
@@ -67,12 +41,10 @@ def _largest_classes(
     rows: tl.constexpr = y.shape[0]
     columns: tl.constexpr = x.shape[0]
     # Beyond the border the last pixel is computed again, and not stored.
-    left, x_fraction = _source_position(
-        tl.minimum(x, label_width - 1), width, label_width, ALIGN_CORNERS, REAL, INDEX
-    )
-    right = tl.minimum(left + 1, width - 1)
-    y_inside = tl.minimum(y, label_height - 1)
-    above, y_fraction = _source_position(y_inside, height, label_height, ALIGN_CORNERS, REAL, INDEX)
+    x_inside = tl.minimum(x, label_width - 1).to(INDEX)
+    left, right, x_fraction = source_position(x_inside, width, label_width, ALIGN_CORNERS, REAL)
+    y_inside = tl.minimum(y, label_height - 1).to(INDEX)
+    above, _, y_fraction = source_position(y_inside, height, label_height, ALIGN_CORNERS, REAL)
     # Rows lie between the first two of three source rows, or between the last two: weights of the two differences.
     first = tl.min(above, axis=0)
     is_lower = above > first

@@ -7,7 +7,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from ...triton_runtime import interpreting
+from ...triton_runtime import OPTIONS, device_of, interpreting
 from ..triton_sizes import power_of_two_from
 from .checks import check_features, check_memory, check_temperature, result_type
 from .triton_kernels import lengths_kernel, scores_kernel, softmax_kernel, weighted_sums_kernel
@@ -34,12 +34,12 @@ def prototypes_triton(
     if classes == 0:
         empty = memory.new_empty((0, dimension), dtype=dtype)
         return empty, empty.clone(), memory.new_empty(0, dtype=torch.float64)
-    with torch.cuda.device_of(memory):
+    with device_of(memory):
         scores = _scores(feature_prev, memory, dtype, real)
         highest, weight_sums = (memory.new_empty(classes, dtype=torch.float64) for _ in range(2))
         temperatures = _two_floats(temperature)
         softmax_kernel[(classes,)](
-            scores, highest, weight_sums, count, *temperatures, BLOCK=1024 if count > 512 else 128, REAL=real
+            scores, highest, weight_sums, count, *temperatures, BLOCK=1024 if count > 512 else 128, REAL=real, **OPTIONS
         )
         sums = _weighted_sums(feature_prev, feature_curr, scores, highest, temperatures, dtype, real)
     prototypes = sums.sum(dim=0, dtype=torch.float64) / weight_sums[:, None]
@@ -61,7 +61,7 @@ def _scores(feature_prev: Tensor, memory: Tensor, dtype: torch.dtype, real: tl.d
     scaled = feature_prev.new_empty((count, dimension), dtype=memory.dtype if halves else dtype)
     position_inverse = feature_prev.new_empty(count, dtype=torch.float64)
     memory_inverse = memory.new_empty((classes, per_class), dtype=dtype)
-    shape = {"ROWS": 8, "COLUMNS": min(256, power_of_two_from(dimension)), "REAL": real}
+    shape = {"ROWS": 8, "COLUMNS": min(256, power_of_two_from(dimension)), "REAL": real, **OPTIONS}
     lengths_kernel[(-(-count // 8),)](
         feature_prev, 0, *feature_prev.stride(), position_inverse, scaled, count, count, dimension, SCALE=True, **shape
     )
@@ -84,6 +84,7 @@ def _scores(feature_prev: Tensor, memory: Tensor, dtype: torch.dtype, real: tl.d
         REAL=real,
         num_warps=8,
         num_stages=3,
+        **OPTIONS,
     )
     return scores
 
@@ -114,5 +115,6 @@ def _weighted_sums(
         **shape,
         PRECISION=SUMS_PRECISION,
         REAL=real,
+        **OPTIONS,
     )
     return sums
