@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import backends, native
+from ... import backends, native, triton_runtime
 from ..tensors import check_label_values, check_student_and_teacher
 from . import operator  # noqa: F401  (registers the operator)
 from .options import TERMS, SigmoidLossOptions, check_options, check_types
@@ -13,7 +13,12 @@ from .reference import sigmoid_loss_reference
 
 __all__ = ["sigmoid_loss"]
 
-backends.register("sigmoid_loss", reference=None, cpu=native.reason_without("sigmoid_loss"))
+backends.register(
+    "sigmoid_loss",
+    reference=None,
+    cpu=native.reason_without("sigmoid_loss"),
+    triton=triton_runtime.reason_without,
+)
 
 
 def sigmoid_loss(
@@ -52,9 +57,10 @@ def sigmoid_loss(
         old_classes: number of classes learnt before this step; default: the teacher's channels less one, or 0.
         align_corners: as in ``torch.nn.functional.interpolate``.
         ignore_index: label of pixels that are negatives for every class, whatever its value.
-        check_labels: raise for labels that are neither 0 ... C - 1 nor ``ignore_index``; if False they are negatives
-            for every class.
-        backend: "cpu" (compiled kernel) or "reference"; default: the kernel where it runs.
+        check_labels: raise for labels that are neither 0 ... C - 1 nor ``ignore_index``; if False, and always on a
+            GPU, whose kernels nothing waits for, they are negatives for every class.
+        backend: "cpu" (compiled kernel), "triton" or "reference"; default: see `ciss_fast.backends`. On a GPU double
+            precision is the reference's alone.
 
     Returns:
         The total (a scalar with gradient on ``student``; float32, or float64 for float64 logits), and a dict of
@@ -82,7 +88,8 @@ def sigmoid_loss(
     check_types(student, teacher, label, options)
     check_student_and_teacher(student, teacher, label, old_classes, auxiliary=1)
     check_options(options, teacher is not None)
-    backend = backends.choose("sigmoid_loss", backend, student.device)
+    gpu_kernel = student.dtype != torch.float64
+    backend = backends.choose("sigmoid_loss", backend, student.device, gpu_kernel=gpu_kernel)
     if backend == "reference":
         if check_labels:
             check_label_values(label, student.shape[1], ignore_index)
@@ -98,6 +105,7 @@ def sigmoid_loss(
         options.align_corners,
         options.check_labels,
         student.requires_grad and torch.is_grad_enabled(),
+        backend=backend,
     )
     active = options.active_weights()
     return total, {name: value for name, value in zip(TERMS, values.unbind(), strict=True) if name in active}

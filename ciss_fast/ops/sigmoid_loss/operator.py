@@ -17,6 +17,29 @@ _SCHEMA = (
 )
 
 
+def _checked(
+    student: Tensor,
+    teacher: Tensor | None,
+    label: Tensor,
+    old_classes: int,
+    weights: list[float],
+    pos_weight: float,
+    ignore_index: int,
+) -> SigmoidLossOptions:
+    """The operator can be called past `ciss_fast.sigmoid_loss`: what a kernel would take on trust is checked here."""
+    check_student_and_teacher(student, teacher, label, old_classes, auxiliary=1)
+    if len(weights) != len(TERMS):
+        raise ValueError(f"weights: expected {len(TERMS)} values, got {len(weights)}")
+    options = SigmoidLossOptions(
+        dict(zip(TERMS, weights, strict=True)),
+        pos_weight=pos_weight,
+        old_classes=old_classes,
+        ignore_index=ignore_index,
+    )
+    check_options(options, has_teacher=teacher is not None or not options.reads_teacher())
+    return options
+
+
 def _sigmoid_loss_cpu(
     student: Tensor,
     teacher: Tensor | None,
@@ -30,17 +53,7 @@ def _sigmoid_loss_cpu(
     need_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     kernel = native.function("sigmoid_loss")
-    # The operator can be called past `ciss_fast.sigmoid_loss`: what the kernel would take on trust is checked here.
-    check_student_and_teacher(student, teacher, label, old_classes, auxiliary=1)
-    if len(weights) != len(TERMS):
-        raise ValueError(f"weights: expected {len(TERMS)} values, got {len(weights)}")
-    options = SigmoidLossOptions(
-        dict(zip(TERMS, weights, strict=True)),
-        pos_weight=pos_weight,
-        old_classes=old_classes,
-        ignore_index=ignore_index,
-    )
-    check_options(options, has_teacher=teacher is not None or not options.reads_teacher())
+    options = _checked(student, teacher, label, old_classes, weights, pos_weight, ignore_index)
     batch, channels, height, width = student.shape
     gradient = empty_gradient(student, need_gradient)
     result = kernel(
@@ -63,6 +76,23 @@ def _sigmoid_loss_cpu(
     return torch.tensor(result["total"], dtype=dtype), torch.tensor(result["values"], dtype=dtype), gradient
 
 
+def _sigmoid_loss_triton(
+    student: Tensor,
+    teacher: Tensor | None,
+    label: Tensor,
+    old_classes: int,
+    weights: list[float],
+    pos_weight: float,
+    ignore_index: int,
+    *flags: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from .triton_launch import sigmoid_loss  # triton need not be installed
+
+    options = _checked(student, teacher, label, old_classes, weights, pos_weight, ignore_index)
+    teacher = teacher if options.reads_teacher() else None
+    return sigmoid_loss(student, teacher, label, old_classes, weights, pos_weight, ignore_index, *flags)
+
+
 def _sigmoid_loss_fake(
     student: Tensor,
     teacher: Tensor | None,
@@ -83,4 +113,6 @@ def _sigmoid_loss_fake(
     )
 
 
-register_loss("sigmoid_loss", _SCHEMA, cpu=_sigmoid_loss_cpu, fake=_sigmoid_loss_fake)
+register_loss(
+    "sigmoid_loss", _SCHEMA, cpu=_sigmoid_loss_cpu, fake=_sigmoid_loss_fake, triton=_sigmoid_loss_triton
+)

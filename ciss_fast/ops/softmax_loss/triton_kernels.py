@@ -1,7 +1,6 @@
 """Triton kernels of the softmax loss that run before and after the pass over the pixels' logits.
 
-`count_regions` -> `make_coefficients` -> (the pass) -> `add_sums` -> `finish`. Sums are added in a fixed order, in
-float64 from the second level on.
+`count_regions` -> `make_coefficients` -> (the pass) -> `add_sums` -> `finish`.
 """
 
 from __future__ import annotations
@@ -126,19 +125,6 @@ def make_coefficients(
     tl.store(out + LABEL, ce + tl.where(is_new, cce, 0.0), mask=inside)
     tl.store(out + FOCAL, tl.where(is_valid, focal, 0.0), mask=inside)
     tl.store(out + LOG_BACKGROUND_NEW, ckd, mask=inside)
-
-
-@triton.jit(do_not_specialize=("programs", "share"))
-def add_sums(sums, added, programs, share, BLOCK: tl.constexpr):
-    """Rows [programs, 8] of float32 added up ``share`` at a time, in order, to rows of float64."""
-    row, column = tl.arange(0, BLOCK)[:, None], tl.arange(0, SUMS)[None, :]
-    begin = tl.program_id(0).to(tl.int64) * share
-    total = tl.zeros([BLOCK, SUMS], tl.float64)
-    for first in range(0, share, BLOCK):
-        here = first + row
-        inside = (here < share) & (begin + here < programs) & (column <= POISON)
-        total += tl.load(sums + (begin + here) * SUMS + column, mask=inside, other=0.0).to(tl.float64)
-    tl.store(added + tl.program_id(0) * SUMS + tl.arange(0, SUMS), tl.sum(total, 0))
 
 
 @triton.jit

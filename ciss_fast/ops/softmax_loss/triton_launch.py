@@ -9,20 +9,17 @@ import triton
 from torch import Tensor
 
 from ...triton_runtime import OPTIONS, device_of
-from ..axis import longest_reach
 from ..loss_operator import empty_gradient
 from ..tensors import check_label_values, check_single_precision
-from ..triton_gradient import find_poison, gather_from_pixels, spread_poison
+from ..triton_launches import MOST_ADDED, added, fold_pixels, is_wide, poison_all, rows_of_search, search
 from .options import TERMS
-from .triton_kernels import add_sums, count_regions, finish, make_coefficients
+from .triton_kernels import count_regions, finish, make_coefficients
 from .triton_pixels import loss_of_pixels
 from .triton_terms import COLUMNS, LOG2_E, POISON, SUMS
 
 _COUNTED = 1024  # pixels a block of `count_regions`
 _COUNTED_BLOCKS = 8
 _PIXELS, _CLASSES = 256, 8  # of a program of `loss_of_pixels`
-_NODES = 64
-_SHARES = 128  # programs that add up sums
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,7 @@ class Call:
 
     @property
     def wide(self) -> bool:
-        height, width = self.student.shape[2:]
-        rows, columns = self.label.shape[1:]
-        return max(rows * columns, 4 * rows * (height + 1), 4 * columns * (width + 1)) >= 2**31
+        return is_wide(self.student, self.label)
 
     @property
     def enlarged(self) -> bool:
@@ -101,7 +96,10 @@ def softmax_loss(
         poison = student.new_empty((), dtype=torch.float32)
         sums, pixel_gradient = _pass_over_pixels(call, coefficients, gradient)
         _finish(call, sums, divisors, values, total, poison)
-        _gradient(call, pixel_gradient, gradient, poison)
+        if need_gradient and call.enlarged:
+            fold_pixels(pixel_gradient, gradient, poison, align_corners, call.wide)
+        elif need_gradient:
+            poison_all(gradient, poison)
     return total, values, pixels, gradient
 
 
@@ -129,10 +127,10 @@ def _pass_over_pixels(call: Call, coefficients: Tensor, gradient: Tensor) -> tup
     student, teacher, label = call.student, call.teacher, call.label
     batch, classes, height, width = student.shape
     rows, columns = label.shape[1:]
-    programs, node_programs = triton.cdiv(rows * columns, _PIXELS), triton.cdiv(height * width, _NODES)
-    read = [student] if teacher is None else [student, teacher]
-    searches = len(read) if call.enlarged else 0  # else the pass itself reads every logit
-    sums = student.new_empty((batch * (programs + searches * node_programs), SUMS.value), dtype=torch.float32)
+    programs = triton.cdiv(rows * columns, _PIXELS)
+    # At label size the pass itself reads every logit.
+    searched = [x for x in (student, teacher) if x is not None and call.enlarged]
+    sums = student.new_empty((batch * programs + sum(map(rows_of_search, searched)), SUMS.value), dtype=torch.float32)
     pixel_gradient = gradient
     if call.need_gradient and call.enlarged:
         pixel_gradient = student.new_empty((batch, classes, rows, columns), dtype=torch.float32)
@@ -152,38 +150,16 @@ def _pass_over_pixels(call: Call, coefficients: Tensor, gradient: Tensor) -> tup
         HAS_PSEUDO_LABEL=teacher is not None and call.active("focal"),
         PIXELS=_PIXELS, CLASSES=_CLASSES, WIDE=call.wide, num_warps=4, **OPTIONS,
     )  # fmt: skip
-    for number in range(searches):
-        logits = read[number]
-        find_poison[(node_programs, batch)](
-            logits, sums[batch * (programs + number * node_programs) :], logits.shape[1], height, width,
-            *logits.stride(), COLUMN=POISON.value, COLUMNS=SUMS.value, NODES=_NODES, CLASSES=16, num_warps=4, **OPTIONS,
-        )  # fmt: skip
+    row = batch * programs
+    for logits in searched:
+        search(logits, sums[row:], POISON.value)
+        row += rows_of_search(logits)
     return sums, pixel_gradient
 
 
 def _finish(call: Call, sums: Tensor, divisors: Tensor, values: Tensor, total: Tensor, poison: Tensor) -> None:
-    programs = sums.shape[0]
-    share = triton.cdiv(programs, _SHARES)
-    shares = triton.cdiv(programs, share)
-    added = sums.new_empty((shares, SUMS.value), dtype=torch.float64)
-    add_sums[(shares,)](sums, added, programs, share, BLOCK=32, num_warps=1, **OPTIONS)
+    rows = added(sums, POISON.value + 1)
     finish[(1,)](
-        added, divisors, values, total, poison, shares, *call.weights.values(), BLOCK=_SHARES, num_warps=4, **OPTIONS
-    )
-
-
-def _gradient(call: Call, pixel_gradient: Tensor, gradient: Tensor, poison: Tensor) -> None:
-    if not call.need_gradient:
-        return
-    if not call.enlarged:
-        blocks = triton.cdiv(gradient.numel(), 4096)
-        spread_poison[(blocks,)](gradient, poison, gradient.numel(), BLOCK=4096, num_warps=4, **OPTIONS)
-        return
-    batch, classes, height, width = gradient.shape
-    rows, columns = call.label.shape[1:]
-    nodes = min(32, triton.next_power_of_2(width))
-    gather_from_pixels[(height * triton.cdiv(width, nodes), triton.cdiv(classes, 16), batch)](
-        pixel_gradient, gradient, poison, classes, height, width, rows, columns,
-        longest_reach(width, columns, call.align_corners), *gradient.stride(),
-        ALIGN_CORNERS=call.align_corners, NODES=nodes, CLASSES=16, WIDE=call.wide, num_warps=4, **OPTIONS,
+        rows, divisors, values, total, poison, rows.shape[0], *call.weights.values(),
+        BLOCK=MOST_ADDED, num_warps=4, **OPTIONS,
     )  # fmt: skip
