@@ -160,3 +160,18 @@ def _read(result: Any) -> Binary:
         instructions=Counter(names),
         ptx=result.asm["ptx"],
     )
+
+
+def assert_fits(launches: list[Launch], architecture: int, most_registers: dict[str, int]) -> dict[str, Binary]:
+    """Compile launches; fail where one spills, or needs more registers than its kernel is allowed (default 128).
+
+    Returns the binaries by kernel's name.
+    """
+    binaries = {}
+    for launch in launches:
+        binary = compiled(launch, architecture)
+        binaries[launch.name] = binary
+        allowed = most_registers.get(launch.name, 128)
+        assert binary.spills == 0, f"{launch.name}, sm_{architecture}: {binary.spills} bytes of local memory"
+        assert binary.registers <= allowed, f"{launch.name}, sm_{architecture}: {binary.registers} registers"
+    return binaries

@@ -19,7 +19,7 @@ from .triton_terms import COLUMNS, LOG2_E, POISON, SUMS
 
 _COUNTED = 1024  # pixels a block of `count_regions`
 _COUNTED_BLOCKS = 8
-_PIXELS, _CLASSES = 256, 8  # of a program of `loss_of_pixels`
+_PIXELS = 256  # of a program of `loss_of_pixels`
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ def _pass_over_pixels(call: Call, coefficients: Tensor, gradient: Tensor) -> tup
         HAS_CKD=call.active("ckd"),
         HAS_FOCAL=call.active("focal"),
         HAS_PSEUDO_LABEL=teacher is not None and call.active("focal"),
-        PIXELS=_PIXELS, CLASSES=_CLASSES, WIDE=call.wide, num_warps=4, **OPTIONS,
+        PIXELS=_PIXELS, CLASSES=4 if call.enlarged else 8,  # four logits a class are read where enlarged
+        WIDE=call.wide, num_warps=4, **OPTIONS,
     )  # fmt: skip
     row = batch * programs
     for logits in searched:
