@@ -2,7 +2,7 @@
 
 Environment variables:
     CISS_FAST_NATIVE=0              install without the native library (the reference implementations serve)
-    CISS_FAST_CUDA=0|1              without, or with, the library of CUDA kernels. It needs nvcc, on the PATH or named by
+    CISS_FAST_CUDA=0|1              without, or with, the library of CUDA kernels. It needs nvcc, on the PATH or in
                                     CUDACXX. Default: with it where nvcc is found, unless the torch that is installed is
                                     built without CUDA. CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES=90 for one architecture
     CMAKE_ARGS                      further arguments for CMake, separated by spaces

@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "cuda/sigmoid_loss.h"
 #include "cuda/softmax_loss.h"
 #include "tensor_arguments.h"
 
@@ -52,6 +53,32 @@ void softmax_loss_of_tensors(uintptr_t student, int student_type, const Strides&
   cuda::softmax_loss(task, align_corners, results, reinterpret_cast<void*>(memory), reinterpret_cast<void*>(stream));
 }
 
+void sigmoid_loss_of_tensors(uintptr_t student, int student_type, const Strides& student_strides, uintptr_t teacher,
+                             int teacher_type, const Strides& teacher_strides, uintptr_t label, int label_type,
+                             const Strides& label_strides, uintptr_t gradient, const Strides& gradient_strides,
+                             const std::vector<int64_t>& sizes, const std::vector<double>& weights, double pos_weight,
+                             int64_t ignore_index, bool align_corners, uintptr_t total, uintptr_t values,
+                             const py::function& workspace, uintptr_t stream) {
+  cuda::SigmoidTask task;
+  task.batch = sizes[0];
+  task.classes = sizes[1];
+  task.old_classes = sizes[2];
+  task.height = sizes[3];
+  task.width = sizes[4];
+  task.label_height = sizes[5];
+  task.label_width = sizes[6];
+  task.student = logits_view(student, student_type, student_strides);
+  if (teacher) task.teacher = logits_view(teacher, teacher_type, teacher_strides);
+  task.label = label_view(label, label_type, label_strides);
+  task.gradient = gradient_view(gradient, gradient_strides);
+  for (int t = 0; t < cuda::SIGMOID_TERM_COUNT; t++) task.weight[t] = weights[size_t(t)];
+  task.positive_weight = pos_weight;
+  task.ignore_index = ignore_index;
+  const cuda::SigmoidResults results{reinterpret_cast<float*>(total), reinterpret_cast<float*>(values)};
+  const uintptr_t memory = workspace(cuda::sigmoid_workspace_bytes(task, align_corners)).cast<uintptr_t>();
+  cuda::sigmoid_loss(task, align_corners, results, reinterpret_cast<void*>(memory), reinterpret_cast<void*>(stream));
+}
+
 }  // namespace
 }  // namespace ciss
 
@@ -70,4 +97,10 @@ PYBIND11_MODULE(_cuda, module) {
              py::arg("gradient_strides"), py::arg("sizes"), py::arg("weights"), py::arg("averages"),
              py::arg("kd_region"), py::arg("alpha"), py::arg("ignore_index"), py::arg("align_corners"),
              py::arg("total"), py::arg("values"), py::arg("pixels"), py::arg("workspace"), py::arg("stream"));
+  module.def("sigmoid_loss", &ciss::sigmoid_loss_of_tensors, py::arg("student"), py::arg("student_type"),
+             py::arg("student_strides"), py::arg("teacher"), py::arg("teacher_type"), py::arg("teacher_strides"),
+             py::arg("label"), py::arg("label_type"), py::arg("label_strides"), py::arg("gradient"),
+             py::arg("gradient_strides"), py::arg("sizes"), py::arg("weights"), py::arg("pos_weight"),
+             py::arg("ignore_index"), py::arg("align_corners"), py::arg("total"), py::arg("values"),
+             py::arg("workspace"), py::arg("stream"));
 }

@@ -97,6 +97,25 @@ void gather(const Cells& cells, const float* partial, int64_t positions, const P
          not_finite, gradient);
 }
 
+// Where a logit is not finite the whole gradient becomes NaN: a loss scaler looks for it. Blocks: runs of elements.
+CISS_KERNEL poison_kernel(GradientView g, int64_t classes, int64_t height, int64_t width, int64_t count,
+                          const int32_t* not_finite) {
+  if (!*not_finite) return;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += int64_t(gridDim.x) * blockDim.x) {
+    const int64_t x = i % width, y = i / width % height, c = i / width / height % classes;
+    const int64_t b = i / width / height / classes;
+    static_cast<float*>(g.data)[b * g.batch_stride + c * g.class_stride + y * g.row_stride + x * g.column_stride] =
+        __uint_as_float(0x7fc00000u);
+  }
+}
+
+inline void poison(const GradientView& g, int64_t batch, int64_t classes, int64_t height, int64_t width,
+                   const int32_t* not_finite, Stream stream) {
+  const int64_t count = batch * classes * height * width, blocks = (count + 255) / 256;
+  launch("poison", poison_kernel, {blocks < 4096 ? blocks : 4096, 1}, 256, 0, stream, g, classes, height, width, count,
+         not_finite);
+}
+
 // --- Sums over the cells: of each of `sums` rows of `count` numbers, first of SUM_CHUNKS runs of them.
 constexpr int SUM_CHUNKS = 32, SUM_THREADS = 256;
 

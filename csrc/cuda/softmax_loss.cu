@@ -106,10 +106,8 @@ void run_pixels(const SoftmaxTask& task, const Plan& plan, Stream stream) {
   launch("softmax_pixels", softmax_pixels_kernel, {all.blocks(), 1}, PIXEL_THREADS,
          PIXEL_THREADS / WARP * sizeof(float), stream, all);
   add_chunks(plan.sums, SUM_POISON, plan.cells, plan.chunks, stream);
-  if (!task.gradient.data) return;
-  const int64_t count = task.batch * task.classes * task.height * task.width;
-  launch("poison", poison_kernel, {std::min<int64_t>((count + 255) / 256, 4096), 1}, 256, 0, stream, task.gradient,
-         task.classes, task.height, task.width, count, plan.not_finite);
+  if (task.gradient.data)
+    poison(task.gradient, task.batch, task.classes, task.height, task.width, plan.not_finite, stream);
 }
 
 }  // namespace

@@ -124,16 +124,5 @@ CISS_KERNEL __launch_bounds__(PIXEL_THREADS) softmax_pixels_kernel(SoftmaxPixels
   }
 }
 
-// Where a logit is not finite the whole gradient becomes NaN: a loss scaler looks for it. Blocks: runs of elements.
-CISS_KERNEL poison_kernel(GradientView g, int64_t classes, int64_t height, int64_t width, int64_t count,
-                          const int32_t* not_finite) {
-  if (!*not_finite) return;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += int64_t(gridDim.x) * blockDim.x) {
-    const int64_t x = i % width, y = i / width % height, c = i / width / height % classes, b = i / width / height / classes;
-    static_cast<float*>(g.data)[b * g.batch_stride + c * g.class_stride + y * g.row_stride + x * g.column_stride] =
-        __uint_as_float(0x7fc00000u);
-  }
-}
-
 }  // namespace cuda
 }  // namespace ciss

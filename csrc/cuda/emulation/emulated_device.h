@@ -124,6 +124,12 @@ inline unsigned __reduce_max_sync(unsigned, unsigned x) {
   for (int lane = 0; lane < 32; lane++) largest = all[lane] > largest ? unsigned(all[lane]) : largest;
   return largest;
 }
+inline unsigned __reduce_or_sync(unsigned, unsigned x) {
+  const uint64_t* const all = ciss::cuda::emulation::exchange(x, "__reduce_or_sync");
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; lane++) bits |= unsigned(all[lane]);
+  return bits;
+}
 inline int __ffs(unsigned x) { return __builtin_ffs(int(x)); }
 inline float __uint_as_float(unsigned x) { return ciss::cuda::emulation::from_bits<float>(x); }
 inline unsigned __float_as_uint(float x) { return unsigned(ciss::cuda::emulation::to_bits(x)); }
