@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "cuda/cayley_rotate.h"
 #include "cuda/sigmoid_loss.h"
 #include "cuda/softmax_loss.h"
 #include "tensor_arguments.h"
@@ -79,6 +80,26 @@ void sigmoid_loss_of_tensors(uintptr_t student, int student_type, const Strides&
   cuda::sigmoid_loss(task, align_corners, results, reinterpret_cast<void*>(memory), reinterpret_cast<void*>(stream));
 }
 
+// Dense arrays of float, see csrc/cuda/cayley_rotate.h.
+void cayley_rotate_of_tensors(uintptr_t params, uintptr_t right_sides, int sign, uintptr_t rotated, uintptr_t solutions,
+                              uintptr_t forward_solutions, uintptr_t grad_params, uintptr_t iterations, int64_t classes,
+                              int64_t vectors, int64_t dimension, const py::function& workspace, uintptr_t stream) {
+  cuda::CayleyTask task;
+  task.classes = classes;
+  task.vectors = vectors;
+  task.dimension = dimension;
+  task.params = reinterpret_cast<const float*>(params);
+  task.right_sides = reinterpret_cast<const float*>(right_sides);
+  task.sign = sign;
+  task.rotated = reinterpret_cast<float*>(rotated);
+  task.solutions = reinterpret_cast<float*>(solutions);
+  task.forward_solutions = reinterpret_cast<const float*>(forward_solutions);
+  task.grad_params = reinterpret_cast<float*>(grad_params);
+  task.iterations = reinterpret_cast<int32_t*>(iterations);
+  const uintptr_t memory = workspace(cuda::cayley_workspace_bytes(task)).cast<uintptr_t>();
+  cuda::cayley_rotate(task, reinterpret_cast<void*>(memory), reinterpret_cast<void*>(stream));
+}
+
 }  // namespace
 }  // namespace ciss
 
@@ -103,4 +124,8 @@ PYBIND11_MODULE(_cuda, module) {
              py::arg("gradient_strides"), py::arg("sizes"), py::arg("weights"), py::arg("pos_weight"),
              py::arg("ignore_index"), py::arg("align_corners"), py::arg("total"), py::arg("values"),
              py::arg("workspace"), py::arg("stream"));
+  module.def("cayley_rotate", &ciss::cayley_rotate_of_tensors, py::arg("params"), py::arg("right_sides"),
+             py::arg("sign"), py::arg("rotated"), py::arg("solutions"), py::arg("forward_solutions"),
+             py::arg("grad_params"), py::arg("iterations"), py::arg("classes"), py::arg("vectors"),
+             py::arg("dimension"), py::arg("workspace"), py::arg("stream"));
 }

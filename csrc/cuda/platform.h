@@ -13,6 +13,8 @@
 #define CISS_DEVICE __device__ __forceinline__
 #define CISS_UNROLL _Pragma("unroll")
 #define CISS_KERNEL static __global__ void
+// Before a kernel's parameter of a type whose address is taken: it stays where the launch put it.
+#define CISS_CONSTANT const __grid_constant__
 // Dynamic shared memory, 16-byte aligned.
 #define CISS_SHARED_MEMORY(name) extern __shared__ __align__(16) unsigned char name[]
 #else

@@ -227,7 +227,7 @@ class SigmoidCell {
 };
 
 // Blocks: x: cells; y: groups.
-CISS_KERNEL __launch_bounds__(WARP) sigmoid_cells_kernel(SigmoidCells all) {
+CISS_KERNEL __launch_bounds__(WARP) sigmoid_cells_kernel(CISS_CONSTANT SigmoidCells all) {
   CISS_SHARED_MEMORY(memory);
   SigmoidCell(all, blockIdx.x, int(blockIdx.y), memory).run();
 }

@@ -38,7 +38,6 @@ CISS_DEVICE float turned(float x, bool turn) { return turn ? -x : x; }
 struct Corners {
   float top_left, top_right, bottom_left, bottom_right;
 
-  CISS_DEVICE Corners transposed() const { return {top_left, bottom_left, top_right, bottom_right}; }
   CISS_DEVICE Corners turned_if(bool turn) const {
     return {turned(top_left, turn), turned(top_right, turn), turned(bottom_left, turn), turned(bottom_right, turn)};
   }
@@ -203,16 +202,17 @@ CISS_DEVICE float geometric_limit(int length) {
   return (LARGEST_PRODUCT - float(length)) / (0.5f * float(half * (half + 1)));
 }
 
-// Lines along x, at the nodes of y.
+// Lines of `length` pixels along an axis whose middle pixel and step these are, at `nodes` of the other axis.
 template <bool SOFTPLUS>
-CISS_DEVICE CellSums sum_geometric(const Corners& z, const CellAxis& x, const CellAxis& y) {
+CISS_DEVICE CellSums sum_geometric(const Corners& z, int length, float at_middle, float step, const float2* nodes,
+                                   int node_count) {
   CellSums sums;
-  const int middle = x.length / 2, after = x.length - middle;  // the middle pixel is the first of `after`
-  const float pixels = float(x.length), numbers = 0.5f * float(after * (after - 1) - middle * (middle + 1));
-  for (int j = 0; j < y.count; j++) {
-    const float2 across = y.staged[j];
+  const int middle = length / 2, after = length - middle;  // the middle pixel is the first of `after`
+  const float pixels = float(length), numbers = 0.5f * float(after * (after - 1) - middle * (middle + 1));
+  for (int j = 0; j < node_count; j++) {
+    const float2 across = nodes[j];
     const Line at(z, across.x);
-    const float centre = at.at(x.centre), slope = x.step * at.change;
+    const float centre = at.at(at_middle), slope = step * at.change;
     const bool turn = centre > 0;
     const float exponent = -fabsf(centre), growth = turned(slope, turn);
     const float e = fast_exp2(exponent), ratio = fast_exp2(growth), inverse = fast_exp2(-growth);
@@ -227,7 +227,7 @@ CISS_DEVICE CellSums sum_geometric(const Corners& z, const CellAxis& x, const Ce
       value = tail ? (TAIL_LINEAR * line.plain + TAIL_SQUARE * line.squares) * 1.44269504f : fast_log2(line.product);
       if (turn) value += pixels * centre + numbers * slope;
     }
-    sums.add(across.y, across.x, plain, x.centre * plain + x.step * moment, value);
+    sums.add(across.y, across.x, plain, at_middle * plain + step * moment, value);
   }
   return sums;
 }
@@ -257,8 +257,13 @@ CISS_DEVICE CellSums sum_cell(const Corners& z, CellAxis& x, CellAxis& y) {
     return sum_nodes<SOFTPLUS>(z, x, y);
   }
   const bool along_x = cost_x <= cost_y;
-  along_x ? y.stage(level_y) : x.stage(level_x);
-  CellSums sums = sum_geometric<SOFTPLUS>(along_x ? z : z.transposed(), along_x ? x : y, along_x ? y : x);
+  if (along_x) y.stage(level_y);
+  else x.stage(level_x);
+  const Corners as_lines = {z.top_left, along_x ? z.top_right : z.bottom_left, along_x ? z.bottom_left : z.top_right,
+                            z.bottom_right};
+  CellSums sums = sum_geometric<SOFTPLUS>(as_lines, along_x ? x.length : y.length, along_x ? x.centre : y.centre,
+                                          along_x ? x.step : y.step, along_x ? y.staged : x.staged,
+                                          along_x ? y.count : x.count);
   if (!along_x) sums.transpose();
   return sums;
 }

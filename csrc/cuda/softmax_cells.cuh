@@ -480,7 +480,7 @@ class SoftmaxCell {
 };
 
 template <int RUN, Form FORM>
-CISS_KERNEL __launch_bounds__(WARP) softmax_cells_kernel(SoftmaxCells all) {
+CISS_KERNEL __launch_bounds__(WARP) softmax_cells_kernel(CISS_CONSTANT SoftmaxCells all) {
   CISS_SHARED_MEMORY(memory);
   const int64_t number = blockIdx.x;
   if (FORM == EXACT && all.exact && !all.exact[number]) return;

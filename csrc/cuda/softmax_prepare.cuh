@@ -83,7 +83,7 @@ struct SoftmaxTable {
 };
 
 // Blocks: images x rows x tiles of TABLE_TILE columns.
-CISS_KERNEL softmax_table_kernel(SoftmaxTable all) {
+CISS_KERNEL softmax_table_kernel(CISS_CONSTANT SoftmaxTable all) {
   CISS_SHARED_MEMORY(memory);
   float* const tile = reinterpret_cast<float*>(memory);         // [TABLE_TILE][TABLE_TILE + 1]
   float* const largest = tile + TABLE_TILE * (TABLE_TILE + 1);  // [2][TABLE_WARPS][TABLE_TILE]
@@ -109,6 +109,7 @@ CISS_KERNEL softmax_table_kernel(SoftmaxTable all) {
   if (!finite) *all.not_finite = 1;
   __syncthreads();
   float max[2];
+  CISS_UNROLL
   for (int who = 0; who < 2; who++) {
     max[who] = largest[who * TABLE_WARPS * TABLE_TILE + lane];
     for (int w = 1; w < TABLE_WARPS; w++)
@@ -121,7 +122,8 @@ CISS_KERNEL softmax_table_kernel(SoftmaxTable all) {
       const int channel = position < positions ? all.channel_at(position) : -1;
       float z = PADDING;
       if (channel >= 0 && j < task.width)
-        z = read_logit(who ? task.teacher : task.student, image, channel, i, j) * scale[who] - max[who];
+        z = read_logit(who ? task.teacher : task.student, image, channel, i, j) * (who ? scale[1] : scale[0]) -
+            (who ? max[1] : max[0]);
       tile[k * (TABLE_TILE + 1) + lane] = z;
     }
     __syncthreads();

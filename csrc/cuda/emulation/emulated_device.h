@@ -16,6 +16,7 @@
 #define CISS_DEVICE inline
 #define CISS_UNROLL
 #define CISS_KERNEL static void
+#define CISS_CONSTANT const
 #define CISS_SHARED_MEMORY(name) unsigned char* const name = ::ciss::cuda::emulation::shared_memory()
 #define __launch_bounds__(...)
 
