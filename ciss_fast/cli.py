@@ -120,6 +120,7 @@ def run_command(command: Callable[[], None]) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
             command()
+        sys.stdout.flush()
     except CissFastError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
