@@ -167,22 +167,25 @@ class EpochSampler(Sampler):
     """Order of an epoch: a permutation that depends on (seed, epoch) only, given as pairs (epoch, position).
 
     ``epoch`` chooses the epoch of the next iteration, ``first`` the entry to start from in it.
-    With ``num_shards`` processes, each takes every ``num_shards``-th entry; the permutation is continued from
-    its beginning so that all get the same number.
+    With ``num_shards`` processes, each takes every ``num_shards``-th entry; so that all get the same number, the
+    permutation is continued from its beginning or, with ``drop_rest``, ends earlier.
     """
 
-    def __init__(self, length: int, seed: int = 0, shard: int = 0, num_shards: int = 1) -> None:
+    def __init__(
+        self, length: int, seed: int = 0, shard: int = 0, num_shards: int = 1, drop_rest: bool = False
+    ) -> None:
         if not 0 <= shard < num_shards:
             raise ValueError(f"shard: expected 0 to {num_shards - 1}, got {shard}")
         self.length = length
         self.seed = _checked_seed(seed)
         self.shard = shard
         self.num_shards = num_shards
+        self.drop_rest = drop_rest
         self.epoch = 0
         self.first = 0
 
     def __len__(self) -> int:
-        return -(-self.length // self.num_shards)
+        return (self.length if self.drop_rest else self.length + self.num_shards - 1) // self.num_shards
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng([self.seed, _ORDER, self.epoch]).permutation(self.length)
@@ -192,9 +195,11 @@ class EpochSampler(Sampler):
 
 
 class SameSizeBatches(Sampler):
-    """Batches of at most ``batch_size`` items of one size each, every item once, in a fixed order."""
+    """Batches of at most ``batch_size`` items of one size each, every item once, in a fixed order; of them every
+    ``num_shards``-th from number ``shard`` on.
+    """
 
-    def __init__(self, evaluation_set: EvaluationSet, batch_size: int) -> None:
+    def __init__(self, evaluation_set: EvaluationSet, batch_size: int, shard: int = 0, num_shards: int = 1) -> None:
         by_size: dict[tuple[int, int], list[int]] = {}
         for position in range(len(evaluation_set)):
             # One item a batch needs no look at the sizes, which for files means opening each.
@@ -204,7 +209,7 @@ class SameSizeBatches(Sampler):
             positions[start : start + batch_size]
             for positions in by_size.values()
             for start in range(0, len(positions), batch_size)
-        ]
+        ][shard::num_shards]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -262,7 +267,8 @@ def make_loader(
     """Training batches in an order that depends on (seed, epoch) only.
 
     A last batch that is not full is dropped if there is a full one before it; a step with fewer images than
-    ``batch_size`` gives one small batch.
+    ``batch_size`` gives one small batch. Several processes' batches are together those of a single process with
+    batches as large as theirs together.
 
     Args:
         batch_size: images per batch and process.
@@ -272,7 +278,9 @@ def make_loader(
     """
     _check_counts(batch_size, workers)
     seed = training_set.seed if seed is None else _checked_seed(seed)
-    sampler = EpochSampler(len(training_set), seed, shard, num_shards)
+    sampler = EpochSampler(
+        len(training_set), seed, shard, num_shards, drop_rest=len(training_set) >= batch_size * num_shards
+    )
     loader = DataLoader(
         training_set,
         batch_size=batch_size,
@@ -287,13 +295,21 @@ def make_loader(
 
 
 def make_evaluation_loader(
-    evaluation_set: EvaluationSet, batch_size: int = 1, *, workers: int = 0, pin_memory: bool = False
+    evaluation_set: EvaluationSet,
+    batch_size: int = 1,
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+    shard: int = 0,
+    num_shards: int = 1,
 ) -> StepBatches:
-    """All items once, in batches of items of one size (a batch may be smaller than ``batch_size``)."""
+    """All items once, in batches of items of one size (a batch may be smaller than ``batch_size``); of ``num_shards``
+    processes each gets some of the batches.
+    """
     _check_counts(batch_size, workers)
     loader = DataLoader(
         evaluation_set,
-        batch_sampler=SameSizeBatches(evaluation_set, batch_size),
+        batch_sampler=SameSizeBatches(evaluation_set, batch_size, shard, num_shards),
         num_workers=workers,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(0),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ciss_fast.engine.processes import Processes
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.resume import LogEntry, StepProgress
 from ciss_fast.engine.schedule import PolySchedule
@@ -25,12 +26,18 @@ class LossLog:
         entries: the list that new entries are appended to.
         sink: called with every new entry.
         first: number of the first iteration in the entries.
+        processes: the entries are the means over them.
     """
 
     def __init__(
-        self, every: int, entries: list[LogEntry], sink: Callable[[LogEntry], None], first: int = 0
+        self,
+        every: int,
+        entries: list[LogEntry],
+        sink: Callable[[LogEntry], None],
+        first: int = 0,
+        processes: Processes = Processes(),  # noqa: B008  (a single one, which has no state)
     ) -> None:
-        self.every, self.entries, self.sink, self.first = every, entries, sink, first
+        self.every, self.entries, self.sink, self.first, self.processes = every, entries, sink, first, processes
         self.pending: list[dict[str, Tensor]] = []
 
     def add(self, iteration: int, terms: dict[str, Tensor], learning_rate: float, *, last: bool) -> None:
@@ -42,6 +49,7 @@ class LossLog:
         if len(self.pending) < self.every and not last:
             return
         means = {name: float(torch.stack([entry[name].float() for entry in self.pending]).mean()) for name in terms}
+        means = self.processes.mean(means)
         if not math.isfinite(means["loss"]):
             raise CissFastError(
                 f"iteration {iteration}: the loss is {means['loss']}; a lower learning rate, "
@@ -75,7 +83,7 @@ class TrainingLoop:
     ) -> None:
         self.schedule, self.progress, self.reporter, self.scaler = schedule, progress, reporter, scaler
         self.epoch_length, self.title, self.tensors = epoch_length, title, tensors
-        self.log = LossLog(log_every, progress.history, sink, progress.iterations)
+        self.log = LossLog(log_every, progress.history, sink, progress.iterations, progress.together)
         self.first = 0
         if progress.state is not None:
             self._restore(progress.state)
@@ -113,7 +121,7 @@ class TrainingLoop:
             "iteration": iteration,
             "optimiser": self.schedule.optimiser.state_dict(),
             "tensors": self.tensors,
-            "pending": self.log.pending,
+            "pending": self.progress.together.gather(self.log.pending),
             "scaler": self.scaler.state_dict(),
         }
 
@@ -123,7 +131,9 @@ class TrainingLoop:
         optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         device = optimiser.param_groups[0]["params"][0].device
-        self.log.pending = [{name: value.to(device) for name, value in terms.items()} for terms in state["pending"]]
+        by_process = state["pending"]
+        pending = by_process[min(self.progress.together.rank, len(by_process) - 1)]
+        self.log.pending = [{name: value.to(device) for name, value in terms.items()} for terms in pending]
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(state["tensors"][name])

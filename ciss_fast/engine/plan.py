@@ -30,6 +30,7 @@ from ciss_fast.data import (
 from ciss_fast.data.dataset import check_options
 from ciss_fast.engine.config import Config
 from ciss_fast.engine.effective_config import effective_config, method_settings, published_dataset
+from ciss_fast.engine.processes import Processes
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.seeding import step_seed
 from ciss_fast.errors import ConfigError, DataError
@@ -73,10 +74,25 @@ class Plan:
     def num_steps(self) -> int:
         return self.training_task.num_steps
 
-    def training_batches(self, step: int, replay: Sequence[int] = (), stream: int = 0) -> StepBatches:
-        """The augmented training batches of a step, from its images and ``replay``; see `training_set`."""
+    def training_batches(
+        self,
+        step: int,
+        replay: Sequence[int] = (),
+        stream: int = 0,
+        processes: Processes = Processes(),  # noqa: B008  (a single one, which has no state)
+    ) -> StepBatches:
+        """The augmented training batches of a step, from its images and ``replay``, see `training_set`; of several
+        processes each gets its part of every batch.
+        """
         images, data = self.training_set(step, replay, stream), self.config.data
-        return make_loader(images, data.batch_size, seed=images.seed, workers=data.workers)
+        return make_loader(
+            images,
+            processes.share_of(data.batch_size),
+            seed=images.seed,
+            workers=data.workers,
+            shard=processes.rank,
+            num_shards=processes.count,
+        )
 
     def training_set(self, step: int, replay: Sequence[int] = (), stream: int = 0) -> TrainingSet:
         """The augmented training images of a step and ``replay``, images (indices) of steps before; all are
@@ -92,13 +108,21 @@ class Plan:
             self.train_data.fill(indices)  # before the loader processes start, so that they share the memory
         return TrainingSet(self.train_data, indices, table, transform, step_seed(self.config.run.seed, step, stream))
 
-    def test_batches(self, step: int) -> StepBatches:
-        """The images that the model after a step is scored on, same-size ones together."""
+    def test_batches(
+        self,
+        step: int,
+        processes: Processes = Processes(),  # noqa: B008
+    ) -> StepBatches:
+        """The images that the model after a step is scored on, same-size ones together; of several processes each
+        gets some.
+        """
         settings = self.config.evaluation
         return make_evaluation_loader(
             self._test_set(self.test_images[step], step),
             settings.eval_batch_size,
             workers=self.config.data.workers,
+            shard=processes.rank,
+            num_shards=processes.count,
         )
 
     def previews(self, step: int) -> list[tuple[Tensor, Tensor]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ciss_fast.engine.config import RunConfig
+from ciss_fast.engine.processes import processes_of_environment
 from ciss_fast.errors import ConfigError
 
 AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,8 +59,11 @@ def quicker_precision() -> str:
 
 
 def _device(name: str) -> torch.device:
+    count, local_rank = processes_of_environment()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and count > 1:
+        name = f"cuda:{local_rank}"
     if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
         raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:N, got {name!r}")
     device = torch.device(name)

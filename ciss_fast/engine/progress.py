@@ -14,10 +14,12 @@ SECONDS_BETWEEN_LINES = 20.0
 
 
 class Reporter:
-    """Prints a run's messages and follows its loops. ``quiet`` keeps everything but `result` to itself."""
+    """Prints a run's messages and follows its loops. ``quiet`` keeps everything but `result` to itself, ``silent``
+    that too.
+    """
 
-    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
-        self.quiet = quiet
+    def __init__(self, *, quiet: bool = False, silent: bool = False, console: Console | None = None) -> None:
+        self.quiet, self.silent = quiet or silent, silent
         self.console = console or Console(highlight=False, soft_wrap=True)
 
     def message(self, text: str) -> None:
@@ -27,6 +29,8 @@ class Reporter:
 
     def result(self, text: str) -> None:
         """What the user asked for, such as a table; printed even if quiet."""
+        if self.silent:
+            return
         self.console.print(text, markup=False)
 
     def counter(self, title: str) -> Callable[[int, int], None]:

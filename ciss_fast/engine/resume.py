@@ -12,7 +12,9 @@ import torch
 
 from ciss_fast.engine.checkpoint import StepCheckpoint, load_weights, save_checkpoint
 from ciss_fast.engine.config import RunConfig
+from ciss_fast.engine.processes import Processes
 from ciss_fast.engine.seeding import random_state, set_random_state
+from ciss_fast.methods.stage import Stage
 
 LogEntry = dict[str, float]
 
@@ -35,21 +37,30 @@ class StepProgress:
             log and stages.
         model: the model in training.
         settings: when to save.
+        processes: those of the run; all of them are in the same place of the step.
 
     Attributes:
         state: what the running stage had saved when it was interrupted; None if it starts.
         history: the loss log of the step so far.
         stages: what is known about every finished stage: "name", "iterations", "seconds" and its results.
+        together: the processes that work on the running stage.
     """
 
     def __init__(
-        self, path: Path, checkpoint: StepCheckpoint, model: torch.nn.Module, settings: RunConfig
+        self,
+        path: Path,
+        checkpoint: StepCheckpoint,
+        model: torch.nn.Module,
+        settings: RunConfig,
+        processes: Processes = Processes(),  # noqa: B008  (a single one, which has no state)
     ) -> None:
         self.path, self.model, self.settings = path, model, settings
+        self.processes = self.together = processes
         self.state: dict[str, Any] | None = None
         self.history: list[LogEntry] = []
         self.stages: list[dict[str, Any]] = []
         self._checkpoint = checkpoint
+        self._random_of_waiting: list[dict[str, Any]] = []
         self._seconds = 0.0  # of this step before `_since`
         self._since = self._saved = time.monotonic()
 
@@ -72,13 +83,32 @@ class StepProgress:
         self.history, self.stages = list(saved.history), list(saved.stages)
         self._seconds, self._since = saved.seconds, time.monotonic()
         self.state = saved.progress["state"]
-        set_random_state(saved.progress["random"])
+        by_process = saved.progress["random"]
+        if self.processes.rank < len(by_process):  # more processes than there were: new ones have their seeds
+            set_random_state(by_process[self.processes.rank])
 
     def take_over(self, base: StepCheckpoint) -> None:
         """Count the training of another run's base step, whose model this one already has, as done here."""
         self.stages = [stage for stage in base.stages if stage["name"] == "train"]
         self.history = [entry for entry in base.history if entry["iteration"] < self.iterations]
         self._seconds, self._since = sum(stage["seconds"] for stage in self.stages), time.monotonic()
+
+    def run_stage(self, stage: Stage, context: Any) -> dict[str, Any]:
+        """Run the stage and return its results: all processes together where the stage is for all of them; else the
+        first does it, and the others get its model, log and results.
+        """
+        everyone = self.processes
+        if stage.for_all or everyone.count == 1:
+            stage.run(context)
+            return context.results
+        self._random_of_waiting = everyone.gather(random_state())
+        self.together = Processes()
+        if everyone.is_first:
+            stage.run(context)
+        self.together, self._random_of_waiting = everyone, []
+        everyone.share_weights(self.model)
+        self.history, results = everyone.from_first((self.history, context.results))
+        return results
 
     def describe(self) -> str:
         """How far the step has come, for the user."""
@@ -104,15 +134,19 @@ class StepProgress:
         """
         every, longest = self.settings.save_every, 60 * self.settings.save_minutes
         passed = time.monotonic() - self._saved
-        if passed >= (longest / 20 if epoch_ended else longest) or (every is not None and iteration % every == 0):
+        due = passed >= (longest / 20 if epoch_ended else longest) or (every is not None and iteration % every == 0)
+        if self.together.from_first(due):
             self.save(make_state())
 
     def save(self, state: dict[str, Any] | None) -> None:
         """Write the file: the step as it is now, and ``state`` (nested dicts and lists of tensors, numbers and
         text) for the running stage; None if it has to start from its beginning.
         """
-        progress = {"state": state, "random": random_state()}
-        save_checkpoint(self.path, dataclasses.replace(self.checkpoint(), progress=progress))
+        random = self.together.gather(random_state())
+        random += self._random_of_waiting[len(random) :]
+        if self.processes.is_first:
+            progress = {"state": state, "random": random}
+            save_checkpoint(self.path, dataclasses.replace(self.checkpoint(), progress=progress))
         self._saved = time.monotonic()
 
     def checkpoint(self) -> StepCheckpoint:

@@ -18,6 +18,7 @@ from ciss_fast.engine.metrics import run_scores
 from ciss_fast.engine.plan import Plan, make_plan
 from ciss_fast.engine.plots import draw_curves, draw_predictions
 from ciss_fast.engine.precision import Precision
+from ciss_fast.engine.processes import Processes, join_processes
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.results import ResultsFolder, steps_table
 from ciss_fast.engine.resume import StepProgress, progress_path
@@ -25,7 +26,7 @@ from ciss_fast.engine.reuse import load_base, load_own, load_progress
 from ciss_fast.engine.scoring import metrics_entry, run_tests
 from ciss_fast.engine.seeding import seed_everything
 from ciss_fast.engine.stages import StageContext, run_stages
-from ciss_fast.engine.summaries import Summaries
+from ciss_fast.engine.summaries import NoSummaries, Summaries
 from ciss_fast.engine.tables import percent
 from ciss_fast.engine.train_step import step_learning_rate
 from ciss_fast.errors import ConfigError
@@ -41,12 +42,16 @@ def train(config: Config, reporter: Reporter | None = None) -> Path:
     reporter = reporter or Reporter()
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
-    run = Run(make_plan(config, reporter), reporter)
-    run.prepare()
-    for step in range(run.plan.num_steps):
-        run.do_step(step)
-    run.report()
-    return run.results.path
+    precision = Precision.from_config(config.run)
+    with join_processes(precision.device) as processes:
+        if not processes.is_first:
+            reporter = Reporter(silent=True)
+        run = Run(make_plan(config, reporter), reporter, precision, processes)
+        run.prepare()
+        for step in range(run.plan.num_steps):
+            run.do_step(step)
+        run.report()
+        return run.results.path
 
 
 def default_output(config: Config) -> Path:
@@ -61,10 +66,9 @@ def default_output(config: Config) -> Path:
 class Run:
     """The state of a run between its steps: the last step's checkpoint and the scores so far."""
 
-    def __init__(self, plan: Plan, reporter: Reporter) -> None:
-        self.plan, self.reporter = plan, reporter
+    def __init__(self, plan: Plan, reporter: Reporter, precision: Precision, processes: Processes) -> None:
+        self.plan, self.reporter, self.precision, self.processes = plan, reporter, precision, processes
         self.config = plan.config
-        self.precision = Precision.from_config(plan.config.run)
         self.results = ResultsFolder(plan.config.run.output or default_output(plan.config))
         self.last: StepCheckpoint | None = None
         self.start: SegmentationModel | StepCheckpoint | None = None
@@ -72,6 +76,7 @@ class Run:
 
     def prepare(self) -> None:
         """Find what step 0 starts from (which finds a wrong weights file or base), then claim the folder."""
+        self.processes.share_of(self.config.data.batch_size)
         self._rehearse()
         if not checkpoint_path(self.results.path, 0).exists():
             if self.config.run.base_from is not None:
@@ -79,7 +84,9 @@ class Run:
             else:
                 seed_everything(self.config.run.seed, 0)
                 self.start = self._build_model(self.plan.training_task.classes_per_step[:1], pretrained=True)
-        self.results.claim(self.config)
+        if self.processes.is_first:
+            self.results.claim(self.config)
+        self.processes.wait()
         self.metrics = self._read_metrics()
 
     def _rehearse(self) -> None:
@@ -117,12 +124,16 @@ class Run:
             reset_peak_memory(self.precision.device)
             self.last = self._make_step(step)
             memory = peak_memory_bytes(self.precision.device)
-            save_checkpoint(path, self.last)
-            progress_path(self.results.path).unlink(missing_ok=True)
+            if self.processes.is_first:
+                save_checkpoint(path, self.last)
+                progress_path(self.results.path).unlink(missing_ok=True)
+            self.processes.wait()
         self._score_step(step, self.last, memory)
 
     def report(self) -> None:
         """Draw the pictures and print the table."""
+        if not self.processes.is_first:
+            return
         pictures = [draw_curves(self.results.path / "curves.png", self.metrics)]
         if self.plan.preview_images:
             pictures.append(self._draw_predictions())
@@ -141,10 +152,16 @@ class Run:
         # Everything random from here on depends on the seed and the step only, not on how the run got here.
         seed_everything(self.config.run.seed, step)
         plan.method.prepare_step(model, step, plan.training_task.classes_per_step[step], plan.settings_at(step))
+        if self.processes.rank > 0:
+            seed_everything(self.config.run.seed, step, self.processes.rank)
+        if self.processes.count > 1 and self.precision.device.type == "cuda":  # there is none for the CPU
+            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         for network in (model, teacher):
             if network is not None:
                 self.precision.place_model(network)
-        progress = StepProgress(progress_path(folder), self._empty_checkpoint(step), model, self.config.run)
+        progress = StepProgress(
+            progress_path(folder), self._empty_checkpoint(step), model, self.config.run, self.processes
+        )
         saved = load_progress(folder, step, plan)
         if saved is not None:
             progress.restore(saved)
@@ -152,7 +169,7 @@ class Run:
         elif base is not None:
             progress.take_over(base)
             self.reporter.message(f"step 0: taken over from {self.config.run.base_from}")
-        with Summaries(folder / "tensorboard", self._iterations_before(step), supersede=True) as summaries:
+        with self._summaries(step, supersede=True) as summaries:
             for entry in progress.history:
                 summaries.add_losses(entry)
             context = StageContext(
@@ -167,16 +184,19 @@ class Run:
     def _score_step(self, step: int, checkpoint: StepCheckpoint, training_memory: int | None) -> None:
         start = time.monotonic()
         model = self.precision.place_model(self._model_of(checkpoint))
-        confusion, previews = run_tests(self.plan, step, model, self.precision, self.reporter)
-        self.results.write_evaluation(step, confusion, previews)
-        if previews:
-            self.results.write_preview_images(*self._previews())
+        confusion, previews = run_tests(self.plan, step, model, self.precision, self.reporter, self.processes)
+        if self.processes.is_first:
+            self.results.write_evaluation(step, confusion, previews)
+            if previews:
+                self.results.write_preview_images(*self._previews())
         entry = metrics_entry(self.plan, step, checkpoint, confusion, time.monotonic() - start, training_memory)
         others = [other for other in self.metrics["steps"] if other["step"] != step]
         self.metrics["steps"] = sorted([*others, entry], key=lambda other: other["step"])
         self.metrics |= run_scores(self.metrics["steps"])
-        self.results.write_metrics(self.metrics)
-        with Summaries(self.results.path / "tensorboard", self._iterations_before(step)) as summaries:
+        if self.processes.is_first:
+            self.results.write_metrics(self.metrics)
+        self.processes.wait()
+        with self._summaries(step) as summaries:
             summaries.add_scores(entry)
         self.reporter.message(
             f"step {step}: mIoU base {percent(entry['miou_base'])}, new {percent(entry['miou_new'])}, all "
@@ -233,6 +253,11 @@ class Run:
             "published_loss_weights": plan.settings.published,
             **metrics,
         }
+
+    def _summaries(self, step: int, *, supersede: bool = False) -> Summaries | NoSummaries:
+        if not self.processes.is_first:
+            return NoSummaries()
+        return Summaries(self.results.path / "tensorboard", self._iterations_before(step), supersede=supersede)
 
     def _iterations_before(self, step: int) -> int:
         return sum(entry["iterations"] for entry in self.metrics["steps"] if entry["step"] < step)

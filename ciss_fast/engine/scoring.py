@@ -11,18 +11,24 @@ from ciss_fast.engine.evaluate import confusion_matrix, predict_images
 from ciss_fast.engine.metrics import compute_scores
 from ciss_fast.engine.plan import Plan
 from ciss_fast.engine.precision import Precision
+from ciss_fast.engine.processes import Processes
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.models import SegmentationModel
 
 
 def run_tests(
-    plan: Plan, step: int, model: SegmentationModel, precision: Precision, reporter: Reporter
+    plan: Plan,
+    step: int,
+    model: SegmentationModel,
+    precision: Precision,
+    reporter: Reporter,
+    processes: Processes = Processes(),  # noqa: B008  (a single one, which has no state)
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The confusion matrix (channels) over a step's test images and the predicted class ids of the
-    previews.
+    """The confusion matrix (channels) over a step's test images, which the processes share, and the predicted class
+    ids of the previews.
     """
     how = {"align_corners": plan.config.model.align_corners, "kind": plan.method.prediction_kind}
-    batches = plan.test_batches(step)
+    batches = plan.test_batches(step, processes)
     confusion = confusion_matrix(
         model,
         reporter.follow(batches, len(batches), f"testing step {step}", {}),
@@ -30,6 +36,7 @@ def run_tests(
         precision,
         **how,
     )
+    confusion = processes.total(confusion)
     class_of_channel = np.array(plan.training_task.seen(step), dtype=np.uint8)
     images = [image for image, _ in plan.previews(step)]
     channels = predict_images(model, images, precision, **how)

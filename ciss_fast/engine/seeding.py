@@ -14,6 +14,8 @@ import torch
 # Random streams of a step beside that of its training: the crops that features are taken from, those of the
 # stages that replay them, and the choice of images to replay.
 EXTRACTION, REPLAY, SELECTION = 1, 2, 3
+# And, from this number on, that of every process but the first, whose dropout must not be the same.
+PROCESSES = 1000
 
 
 def step_seed(seed: int, step: int, stream: int = 0) -> int:
@@ -25,9 +27,9 @@ def step_seed(seed: int, step: int, stream: int = 0) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
-def seed_everything(seed: int, step: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators for one step."""
-    value = step_seed(seed, step)
+def seed_everything(seed: int, step: int, process: int = 0) -> None:
+    """Seed Python's, NumPy's and torch's global generators for one step in one of the processes."""
+    value = step_seed(seed, step, PROCESSES + process if process else 0)
     random.seed(value)
     np.random.seed(value % 2**32)
     torch.manual_seed(value)

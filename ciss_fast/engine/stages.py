@@ -100,7 +100,7 @@ class StageContext:
     def train(self) -> None:
         """Train the model with the method's loss on the step's images and, with an image memory, those it replays."""
         replay = image_replay.images_to_replay(self) if self.plan.method.image_memory and self.step > 0 else ()
-        train_model(self, self.plan.training_batches(self.step, replay))
+        train_model(self, self.plan.training_batches(self.step, replay, processes=self.progress.processes))
 
     def select_images(self) -> None:
         """Choose the images that the step replays, see `image_replay.select_images`."""
@@ -135,7 +135,6 @@ def run_stages(stages: Sequence[Stage], context: StageContext) -> None:
         if progress.has_finished(stage.name):
             continue
         context.results = {}
-        stage.run(context)
-        progress.finish_stage(stage.name, context.results)
+        progress.finish_stage(stage.name, progress.run_stage(stage, context))
         if number < len(stages) - 1:  # the last one's end is the end of the step, which has its own file
             progress.save(None)

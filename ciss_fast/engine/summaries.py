@@ -45,3 +45,19 @@ class Summaries:
         for name in ("miou_base", "miou_new", "miou_all", "hiou", "pixel_accuracy"):
             if entry[name] is not None:
                 self.writer.add_scalar(f"score/{name}", entry[name], at)
+
+
+class NoSummaries:
+    """Writes nothing: for every process but the first."""
+
+    def __enter__(self) -> NoSummaries:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def add_losses(self, entry: dict[str, float]) -> None:
+        """Nothing is done."""
+
+    def add_scores(self, entry: dict[str, Any]) -> None:
+        """Nothing is done."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from ciss_fast.data import StepBatches
 from ciss_fast.engine.config import Config, OptimisationConfig
@@ -71,14 +72,19 @@ def train_model(context: StageContext, batches: StepBatches) -> None:
     )
     loop = context.loop(schedule, epoch_length=len(batches), title="training", scaler=precision.loss_scaler())
     items = endless(batches, loop.first)
+    shared = context.progress.together.count > 1
+    if shared:
+        devices = [precision.device] if precision.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=devices)
+    network = model
     if config.run.compile:
-        model, teacher = (None if network is None else torch.compile(network) for network in (model, teacher))
+        network, teacher = (None if one is None else torch.compile(one) for one in (network, teacher))
 
     def compute_loss(images: Tensor, label: Tensor) -> LossAndTerms:
         images = precision.place_images(images)
         label = label.to(precision.device, non_blocking=True)
         with precision.autocast():
-            output = model(images)
+            output = network(images)
             with torch.no_grad():
                 teacher_output = teacher(images) if teacher is not None else None
         return method.loss(output, teacher_output, label, step, settings)
@@ -87,12 +93,15 @@ def train_model(context: StageContext, batches: StepBatches) -> None:
         """One for every part of the batch, weighted by its share of the images."""
         images, label = next(items)
         parts = min(optimisation.accumulate, len(images))
-        for part in zip(images.tensor_split(parts), label.tensor_split(parts), strict=True):
-            loss, terms = compute_loss(*part)
-            if parts > 1:
-                share = len(part[0]) / len(images)
-                loss, terms = loss * share, {name: value * share for name, value in terms.items()}
-            yield loss, terms
+        split = zip(images.tensor_split(parts), label.tensor_split(parts), strict=True)
+        for number, part in enumerate(split, start=1):
+            # Gradients are exchanged with the last part's, while that is differentiated.
+            with model.no_sync() if shared and number < parts else nullcontext():
+                loss, terms = compute_loss(*part)
+                if parts > 1:
+                    share = len(part[0]) / len(images)
+                    loss, terms = loss * share, {name: value * share for name, value in terms.items()}
+                yield loss, terms
 
     with closing(items):  # ends the loader processes at once, whatever happens
         loop.run(compute_losses, optimisation.clip_norm)

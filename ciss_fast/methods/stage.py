@@ -18,6 +18,7 @@ class Stage:
     run: does it, by changing the context's model in place and writing files below the context's folder.
     check: called before the step's first stage runs; raises an error for what would stop ``run`` later, such as a
         damaged file that an earlier step has written.
+    for_all: of several processes all do it together; otherwise the first one does.
 
     A stage may be interrupted at any moment. It then runs again: from its beginning, with the model as the stage
     before has left it, or, inside a loop of `StageContext.loop`, from the last iteration that was saved. So a file
@@ -27,9 +28,10 @@ class Stage:
     name: str
     run: Callable[[StageContext], None]
     check: Callable[[StageContext], None] | None = None
+    for_all: bool = False
 
 
-TRAIN = Stage("train", lambda context: context.train())
+TRAIN = Stage("train", lambda context: context.train(), for_all=True)
 """The model on the step's images with the method's loss."""
 
 ROTATE = Stage(
