@@ -95,6 +95,13 @@ class OptimisationConfig:
     accumulate: int = option(
         1, "parts a batch is split into, one in memory at a time; an update takes the sum of their gradients", minimum=1
     )
+    region_means: str = option(
+        "part",
+        "losses that are means over a region of the label (ALIFE's ALI and KD): over each process's and part's own, as "
+        "published, or over that of the whole batch, with which processes and parts change nothing but rounding",
+        choices=("part", "batch"),
+        affects="later",
+    )
     clip_norm: float | None = option(None, "largest norm of the whole gradient; none for no limit", above=0)
     freeze_batch_norm: str = option(
         "published",

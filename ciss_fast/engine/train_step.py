@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ciss_fast.data import StepBatches
 from ciss_fast.engine.config import Config, OptimisationConfig
+from ciss_fast.engine.processes import Processes
 from ciss_fast.engine.schedule import PolySchedule
 from ciss_fast.engine.settings import at_step
 from ciss_fast.methods.method import LossAndTerms
@@ -53,6 +56,27 @@ def endless(batches: StepBatches, first: int = 0) -> Iterator[tuple[Tensor, Tens
         yield from batches
 
 
+def region_factors(
+    labels: Sequence[Tensor], terms: Mapping[str, str], processes: Processes
+) -> list[dict[str, float]]:
+    """By what to multiply each part's ``terms``, means over a region of its label [b, H, W], so that the parts' losses,
+    weighted by their numbers of images and averaged over the processes, give the mean over the whole batch's region.
+    """
+    # [parts, 2]: pixels without a label and with one; ignored ones count as such (see `ciss_fast.softmax_loss`).
+    unlabelled = np.array([int((label == 0).sum()) for label in labels], dtype=np.int64)
+    sizes = np.array([label.numel() for label in labels], dtype=np.int64)
+    counts = {"unlabelled": unlabelled, "not_unlabelled": sizes - unlabelled}
+    totals = processes.total(np.array([sizes.sum(), *(count.sum() for count in counts.values())]))
+    whole = dict(zip(counts, totals[1:], strict=True))
+    return [
+        {
+            name: float(counts[region][part] / max(1, whole[region]) * totals[0] / sizes[part])
+            for name, region in terms.items()
+        }
+        for part in range(len(labels))
+    ]
+
+
 def train_model(context: StageContext, batches: StepBatches) -> None:
     """Train the context's model (prepared for its step; changed in place) with the method's loss.
 
@@ -80,24 +104,31 @@ def train_model(context: StageContext, batches: StepBatches) -> None:
     if config.run.compile:
         network, teacher = (None if one is None else torch.compile(one) for one in (network, teacher))
 
-    def compute_loss(images: Tensor, label: Tensor) -> LossAndTerms:
+    def compute_loss(images: Tensor, label: Tensor, factors: dict[str, float]) -> LossAndTerms:
         images = precision.place_images(images)
         label = label.to(precision.device, non_blocking=True)
         with precision.autocast():
             output = network(images)
             with torch.no_grad():
                 teacher_output = teacher(images) if teacher is not None else None
-        return method.loss(output, teacher_output, label, step, settings)
+        if not factors:
+            return method.loss(output, teacher_output, label, step, settings)
+        weights = {name: factors.get(name, 1.0) * settings.loss_weight(name, step) for name in method.loss_terms}
+        loss, terms = method.loss(output, teacher_output, label, step, replace(settings, loss_weights=weights))
+        return loss, {name: value * factors.get(name, 1.0) for name, value in terms.items()}
 
     def compute_losses(iteration: int) -> Iterator[LossAndTerms]:
         """One for every part of the batch, weighted by its share of the images."""
         images, label = next(items)
         parts = min(optimisation.accumulate, len(images))
-        split = zip(images.tensor_split(parts), label.tensor_split(parts), strict=True)
-        for number, part in enumerate(split, start=1):
+        split = list(zip(images.tensor_split(parts), label.tensor_split(parts), strict=True))
+        factors = [{}] * parts
+        if optimisation.region_means == "batch" and step > 0:
+            factors = region_factors([part for _, part in split], method.region_terms, context.progress.together)
+        for number, (part, factor) in enumerate(zip(split, factors, strict=True), start=1):
             # Gradients are exchanged with the last part's, while that is differentiated.
             with model.no_sync() if shared and number < parts else nullcontext():
-                loss, terms = compute_loss(*part)
+                loss, terms = compute_loss(*part, factor)
                 if parts > 1:
                     share = len(part[0]) / len(images)
                     loss, terms = loss * share, {name: value * share for name, value in terms.items()}

@@ -5,6 +5,8 @@ Oh, Baek and Ham, NeurIPS 2022.
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from torch import Tensor, nn
 
 import ciss_fast
@@ -25,6 +27,7 @@ class ALIFE(Method):
 
     name = "alife"
     loss_terms = ("ali", "kd")
+    region_terms = MappingProxyType({"ali": "unlabelled", "kd": "not_unlabelled"})
 
     def needs_teacher(self, step: int) -> bool:
         return step > 0

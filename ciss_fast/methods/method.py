@@ -34,6 +34,8 @@ class Method(ABC):
     name: str
     loss_terms: tuple[str, ...] = ()
     """The terms whose weights the recipe gives in ``MethodSettings.loss_weights``."""
+    region_terms: Mapping[str, str] = MappingProxyType({})
+    """The terms that are means over a region of the label, "unlabelled" or "not_unlabelled"; others are over all."""
     prediction_kind: str = "softmax"
     """How logits become classes: the ``kind`` of `ciss_fast.predict` and `ciss_fast.confusion`."""
     uses_auxiliary_classifier: bool = False

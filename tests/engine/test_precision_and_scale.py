@@ -5,6 +5,7 @@ import torch
 
 from ciss_fast.engine import loop, train_step
 from ciss_fast.engine.checkpoint import checkpoint_path, load_checkpoint
+from ciss_fast.engine.processes import Processes
 from ciss_fast.engine.results import ResultsFolder
 from ciss_fast.engine.resume import progress_path
 from ciss_fast.errors import ConfigError
@@ -20,8 +21,8 @@ def losses(run):
     return [entry["loss"] for entry in ResultsFolder(run).read_metrics()["steps"][-1]["loss_log"]]
 
 
-def largest_difference(run, other):
-    first, second = weights(run), weights(other)
+def largest_difference(run, other, step=0):
+    first, second = weights(run, step), weights(other, step)
     assert first.keys() == second.keys()
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
@@ -35,6 +36,30 @@ def test_parts_of_a_batch_train_to_what_the_whole_trains_to(tmp_path, tiny_train
     run = tiny_train(tmp_path / "parts", **settings, accumulate=3)  # 8 images: 3 + 3 + 2
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
     assert largest_difference(run, whole) < 1e-2 * largest_difference(start, whole)
+
+
+def test_region_means_over_the_whole_batch(tmp_path, tiny_train):
+    """ALIFE's ALI and KD: over the parts' own regions it is another loss, over the batch's the same."""
+    settings = {"method": "alife", "task": "6-6", "freeze_batch_norm": "all", "dropout": 0, "previews": 0}
+    settings |= {"lr_base": 1e-9, "lr_later": 0.05}
+    whole = tiny_train(tmp_path / "whole", **settings)
+    still = tiny_train(tmp_path / "still", **{**settings, "lr_later": 1e-9})
+    moved = largest_difference(whole, still, 1)
+    errors = {}
+    for means in ("batch", "part"):
+        run = tiny_train(tmp_path / means, **settings, accumulate=3, region_means=means)
+        errors[means] = largest_difference(run, whole, 1)
+        if means == "batch":
+            assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
+    assert errors["batch"] < 1e-3 * moved and errors["part"] > 10 * errors["batch"]
+
+
+def test_region_factors():
+    labels = [torch.tensor([[[0, 0, 0, 7]]]), torch.tensor([[[0, 255, 7, 7]], [[7, 7, 7, 7]]])]
+    first, second = train_step.region_factors(labels, {"ali": "unlabelled", "kd": "not_unlabelled"}, Processes())
+    # Shares of the images, 1/3 and 2/3, times factor times mean must be sum / pixels of the batch.
+    assert first == pytest.approx({"ali": 3 / 4 * 3, "kd": 1 / 8 * 3})
+    assert second == pytest.approx({"ali": 1 / 4 * 3 / 2, "kd": 7 / 8 * 3 / 2})
 
 
 def test_gradients_of_parts_are_added_before_one_update(tmp_path, tiny_train, monkeypatch):

@@ -118,6 +118,23 @@ def test_two_processes_train_to_the_numbers_of_one_and_go_on_to_the_same_bits(tm
         assert difference(tmp_path / "killed" / "run", two, step) == 0
 
 
+@pytest.mark.slow
+def test_two_processes_with_all_stages_of_alife_m(tmp_path, tiny_config, tiny_train):
+    """Stages of the first process alone in between; region means over the whole batch, two parts a process."""
+    settings = {
+        "method": "alife-m", "task": "6-3", "freeze_batch_norm": "all", "dropout": 0, "region_means": "batch",
+        "features_per_class": 5, "rotation_epochs": 1, "lr_base": 0.05, "lr_later": 0.05,
+    }  # fmt: skip
+    start = tiny_train(tmp_path / "start", **{**settings, "lr_base": 1e-9, "lr_later": 1e-9})
+    single = tiny_train(tmp_path / "single", **settings)
+    (tmp_path / "two").mkdir()
+    finish(two_processes(arguments(tmp_path / "two", tiny_config, {**settings, "accumulate": 2})))
+    two = tmp_path / "two" / "run"
+    assert outcome(two) == outcome(single)
+    for step in range(3):
+        assert difference(two, single, step) < 2e-2 * difference(start, single, step)
+
+
 @pytest.mark.parametrize(("length", "batch"), [(40, 8), (41, 8), (47, 8), (8, 8), (7, 8), (5, 4), (3, 8)])
 def test_batches_of_two_processes_are_those_of_one(length, batch):
     whole = [position for _, position in EpochSampler(length, 3)]
