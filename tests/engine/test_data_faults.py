@@ -9,6 +9,7 @@ from PIL import Image
 
 from ciss_fast.cli import main
 from ciss_fast.engine.checkpoint import checkpoint_path
+from ciss_fast.engine.progress import Reporter
 
 SMALL = [
     "train", "--quiet", "--dataset", "voc", "--task", "19-1", "--method", "ft", "--crop-size", "32", "--batch-size",
@@ -139,3 +140,15 @@ def test_a_scan_that_is_interrupted_has_the_exit_code_and_goes_on(voc_of_squares
     # Goes on with image 10; the test list is the same one, so its answer is there by then. The base cannot be.
     assert main([*arguments, "--task", "19-1", "--base-from", str(tmp_path / "none")]) == 2
     assert sorted(read) == list(range(10, 20))
+
+
+def test_a_long_scan_says_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr("ciss_fast.engine.progress.SECONDS_BETWEEN_LINES", 0.0)
+    for quiet, expected in ((False, "reading label maps: 3/20\n"), (True, "")):
+        count = Reporter(quiet=quiet).counter("reading label maps")
+        count(3, 20)
+        count(20, 20)
+        assert capsys.readouterr().out == expected
+    monkeypatch.setattr("ciss_fast.engine.progress.SECONDS_BETWEEN_LINES", 1000.0)
+    Reporter().counter("reading label maps")(3, 20)
+    assert capsys.readouterr().out == ""
