@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ciss_fast.atomic_files import atomic_write
-from ciss_fast.errors import CheckpointError
+from ciss_fast.errors import CheckpointError, DamagedFile
 
 _OWN_NAMES = ("format", "sha256")
 
@@ -36,8 +36,8 @@ def load_checked(path: str | Path, kind: str, names: Iterable[str], format: int)
         kind: what the file should be, for messages, such as "feature memory".
         names: entries that it must have.
 
-    Raises `CheckpointError` naming the file if it is missing, cannot be read, lacks an entry, has another
-    format, or if its content is not what was written (checksum).
+    Raises `CheckpointError` naming the file if it is missing, lacks an entry or has another format, and its kind
+    `DamagedFile` if it cannot be read or its content is not what was written (checksum).
     """
     path = Path(path)
     if not path.is_file():
@@ -46,7 +46,7 @@ def load_checked(path: str | Path, kind: str, names: Iterable[str], format: int)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive surfaces as almost anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: damaged or not a {kind}: {reason}") from None
+        raise DamagedFile(f"{path}: damaged or not a {kind}: {reason}") from None
     if not isinstance(content, dict) or not set(names) <= content.keys():
         raise CheckpointError(f"{path}: expected a {kind} of ciss_fast, got another kind of file")
     if content.get("format") != format:
@@ -56,7 +56,7 @@ def load_checked(path: str | Path, kind: str, names: Iterable[str], format: int)
     except TypeError:  # something that is neither plain nor a tensor
         digest = None
     if digest is None or content.get("sha256") != digest:
-        raise CheckpointError(f"{path}: damaged, its content does not match its checksum")
+        raise DamagedFile(f"{path}: damaged, its content does not match its checksum")
     return {name: value for name, value in content.items() if name not in _OWN_NAMES}
 
 

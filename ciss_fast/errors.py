@@ -15,3 +15,7 @@ class DataError(CissFastError):
 
 class CheckpointError(CissFastError):
     """A checkpoint or results folder that is missing, damaged or belongs to another run."""
+
+
+class DamagedFile(CheckpointError):
+    """A file whose content is not what was written."""

@@ -6,6 +6,7 @@ scores.csv                the scores of metrics.json, a row a step
 class_iou.csv             the IoU of every class (a row each) after every step
 checkpoints/step_N.pt     the model after step N
 checkpoints/in_progress.pt  a step under way, for going on after an interruption
+checkpoints/in_progress_before.pt  the save before that one
 memory/                   what methods with a memory keep for later steps
 evaluation/step_N.npz     confusion matrix and predicted preview images after step N
 evaluation/previews.npz   the preview images and their ground truth

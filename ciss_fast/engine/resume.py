@@ -24,6 +24,11 @@ def progress_path(run: str | Path) -> Path:
     return Path(run) / "checkpoints" / "in_progress.pt"
 
 
+def earlier_progress_path(run: str | Path) -> Path:
+    """Where the last but one save of the step under way is, for the case that the last is damaged."""
+    return Path(run) / "checkpoints" / "in_progress_before.pt"
+
+
 class StepProgress:
     """A step under way: finished stages, loss log, training time, and where the stage that runs had got to.
 
@@ -32,7 +37,7 @@ class StepProgress:
     as if nothing had happened.
 
     Args:
-        path: of the file.
+        run: the run's folder.
         checkpoint: the step's checkpoint as far as it is known before training: everything but model, times,
             log and stages.
         model: the model in training.
@@ -48,13 +53,13 @@ class StepProgress:
 
     def __init__(
         self,
-        path: Path,
+        run: Path,
         checkpoint: StepCheckpoint,
         model: torch.nn.Module,
         settings: RunConfig,
         processes: Processes = Processes(),  # noqa: B008  (a single one, which has no state)
     ) -> None:
-        self.path, self.model, self.settings = path, model, settings
+        self.run, self.model, self.settings = run, model, settings
         self.processes = self.together = processes
         self.state: dict[str, Any] | None = None
         self.history: list[LogEntry] = []
@@ -79,7 +84,7 @@ class StepProgress:
 
         Raises `CheckpointError` if the model does not fit.
         """
-        load_weights(self.model, saved, self.path)
+        load_weights(self.model, saved, progress_path(self.run))
         self.history, self.stages = list(saved.history), list(saved.stages)
         self._seconds, self._since = saved.seconds, time.monotonic()
         self.state = saved.progress["state"]
@@ -139,14 +144,17 @@ class StepProgress:
             self.save(make_state())
 
     def save(self, state: dict[str, Any] | None) -> None:
-        """Write the file: the step as it is now, and ``state`` (nested dicts and lists of tensors, numbers and
+        """Write the file, the one before being kept: the step as it is now, and ``state`` (nested dicts and lists of tensors, numbers and
         text) for the running stage; None if it has to start from its beginning.
         """
         random = self.together.gather(random_state())
         random += self._random_of_waiting[len(random) :]
         if self.processes.is_first:
             progress = {"state": state, "random": random}
-            save_checkpoint(self.path, dataclasses.replace(self.checkpoint(), progress=progress))
+            path = progress_path(self.run)
+            if path.exists():
+                path.replace(earlier_progress_path(self.run))
+            save_checkpoint(path, dataclasses.replace(self.checkpoint(), progress=progress))
         self._saved = time.monotonic()
 
     def checkpoint(self) -> StepCheckpoint:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ciss_fast.engine.checkpoint import StepCheckpoint, checkpoint_path, load_checkpoint
 from ciss_fast.engine.config import first_difference
 from ciss_fast.engine.plan import Plan
-from ciss_fast.engine.resume import progress_path
+from ciss_fast.engine.resume import earlier_progress_path, progress_path
 from ciss_fast.engine.settings import Affects
 from ciss_fast.errors import CheckpointError, ConfigError
 from ciss_fast.methods import get_method
@@ -28,25 +28,36 @@ def load_own(run: str | Path, step: int, plan: Plan) -> StepCheckpoint:
 
 
 def load_progress(run: str | Path, step: int, plan: Plan) -> StepCheckpoint | None:
-    """What an interrupted run had saved of a step; None if it has saved nothing.
+    """What an interrupted run had saved of a step last; None if it has saved nothing.
 
-    A damaged file gives a warning, and None. Raises `CheckpointError` if another configuration, task or data set
-    has made it.
+    Instead of a damaged file the one before is taken, with a warning. Raises `CheckpointError` if another
+    configuration, task or data set has made it.
     """
-    path = progress_path(run)
-    if not path.is_file():
-        return None
-    try:
-        saved = load_checkpoint(path)
-    except CheckpointError as error:
-        warnings.warn(f"{error}; step {step} starts from its beginning", stacklevel=2)
-        return None
-    if saved.progress is None or saved.step != step:  # left behind by a step that has been finished since
-        return None
-    difference = checkpoint_difference(saved, step, plan, ("base", "later"))
-    if difference is not None:
-        raise CheckpointError(f"{path}: belongs to another run: {difference}")
-    return saved
+    for path, instead in (
+        (progress_path(run), "what was saved before is taken"),
+        (earlier_progress_path(run), f"step {step} starts from its beginning"),
+    ):
+        if not path.is_file():
+            continue
+        try:
+            saved = load_checkpoint(path)
+        except CheckpointError as error:
+            warnings.warn(f"{error}; {instead}", stacklevel=2)
+            continue
+        if saved.progress is None or saved.step != step:  # left behind by a step that has been finished since
+            return None
+        difference = checkpoint_difference(saved, step, plan, ("base", "later"))
+        if difference is not None:
+            raise CheckpointError(f"{path}: belongs to another run: {difference}")
+        return saved
+    return None
+
+
+def set_aside(path: Path, error: CheckpointError) -> None:
+    """Rename a step's damaged checkpoint, with a warning, so that the step is trained again."""
+    aside = path.with_name(path.name + ".damaged")
+    path.replace(aside)
+    warnings.warn(f"{error}; it is {aside.name} now, and the step is trained again", stacklevel=2)
 
 
 def load_base(run: str | Path, plan: Plan) -> StepCheckpoint:

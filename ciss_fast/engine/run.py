@@ -21,15 +21,15 @@ from ciss_fast.engine.precision import Precision
 from ciss_fast.engine.processes import Processes, join_processes
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.results import ResultsFolder, steps_table
-from ciss_fast.engine.resume import StepProgress, progress_path
-from ciss_fast.engine.reuse import load_base, load_own, load_progress
+from ciss_fast.engine.resume import StepProgress, earlier_progress_path, progress_path
+from ciss_fast.engine.reuse import load_base, load_own, load_progress, set_aside
 from ciss_fast.engine.scoring import metrics_entry, run_tests
 from ciss_fast.engine.seeding import seed_everything
 from ciss_fast.engine.stages import StageContext, run_stages
 from ciss_fast.engine.summaries import NoSummaries, Summaries
 from ciss_fast.engine.tables import percent
 from ciss_fast.engine.train_step import step_learning_rate
-from ciss_fast.errors import ConfigError
+from ciss_fast.errors import ConfigError, DamagedFile
 from ciss_fast.models import SegmentationModel, build_model
 
 
@@ -114,8 +114,9 @@ class Run:
     def do_step(self, step: int) -> None:
         """Train a step and score its model, or find that this has been done."""
         path, memory = checkpoint_path(self.results.path, step), None
-        if path.exists():
-            self.last = load_own(self.results.path, step, self.plan)
+        finished = self._load_finished(step)
+        if finished is not None:
+            self.last = finished
             done = any(entry["step"] == step for entry in self.metrics["steps"])
             if done and self.results.has_evaluation(step):
                 self.reporter.message(f"step {step}: already done")
@@ -126,9 +127,26 @@ class Run:
             memory = peak_memory_bytes(self.precision.device)
             if self.processes.is_first:
                 save_checkpoint(path, self.last)
-                progress_path(self.results.path).unlink(missing_ok=True)
+                for saved in (progress_path(self.results.path), earlier_progress_path(self.results.path)):
+                    saved.unlink(missing_ok=True)
             self.processes.wait()
         self._score_step(step, self.last, memory)
+
+    def _load_finished(self, step: int) -> StepCheckpoint | None:
+        """The step's checkpoint if there is one. A damaged one is trained again, unless a later step has been."""
+        path = checkpoint_path(self.results.path, step)
+        if not path.exists():
+            return None
+        try:
+            return load_own(self.results.path, step, self.plan)
+        except DamagedFile as error:
+            if checkpoint_path(self.results.path, step + 1).exists():
+                raise
+            self.processes.wait()  # all have read it
+            if self.processes.is_first:
+                set_aside(path, error)
+            self.processes.wait()
+            return None
 
     def report(self) -> None:
         """Draw the pictures and print the table."""
@@ -160,7 +178,7 @@ class Run:
             if network is not None:
                 self.precision.place_model(network)
         progress = StepProgress(
-            progress_path(folder), self._empty_checkpoint(step), model, self.config.run, self.processes
+            folder, self._empty_checkpoint(step), model, self.config.run, self.processes
         )
         saved = load_progress(folder, step, plan)
         if saved is not None:

@@ -19,7 +19,7 @@ from ciss_fast.engine import loop
 from ciss_fast.engine.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from ciss_fast.engine.config import Config
 from ciss_fast.engine.results import ResultsFolder
-from ciss_fast.engine.resume import StepProgress, progress_path
+from ciss_fast.engine.resume import StepProgress, earlier_progress_path, progress_path
 from ciss_fast.engine.schedule import PolySchedule
 from ciss_fast.engine.seeding import random_state, set_random_state
 from ciss_fast.errors import CheckpointError, ConfigError
@@ -221,7 +221,7 @@ def test_base_step_taken_over_has_only_its_training_done(whole_run, staged_metho
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "one bit"])
-def test_damaged_progress_is_reported_and_the_step_starts_again(
+def test_instead_of_a_damaged_progress_the_one_before_is_taken(
     whole_run, tmp_path, tiny_train, updates_before_interruption, damage
 ):
     run = tmp_path / "run"
@@ -234,8 +234,25 @@ def test_damaged_progress_is_reported_and_the_step_starts_again(
         saved = load_checkpoint(path).model["classifiers.0.weight"].numpy().tobytes()
         content[content.index(saved)] ^= 1
     path.write_bytes({"garbage": b"PK", "truncated": content[:-200], "one bit": content}[damage])
-    updates_before_interruption(None)
-    with pytest.warns(UserWarning, match=r"in_progress.pt: damaged.*; step 0 starts from its beginning"):
+    assert load_checkpoint(earlier_progress_path(run)).progress["state"]["iteration"] == 3
+    updates_before_interruption(15 - 3)
+    with pytest.warns(UserWarning, match=r"in_progress.pt: damaged.*; what was saved before is taken"):
+        tiny_train(run, **ONE_STEP)
+    assert_same_outcome(run, whole_run)
+    assert not earlier_progress_path(run).exists()
+
+
+def test_the_step_starts_again_if_both_are_damaged_or_missing(
+    whole_run, tmp_path, tiny_train, updates_before_interruption
+):
+    run = tmp_path / "run"
+    updates_before_interruption(7)
+    with pytest.raises(Interrupted):
+        tiny_train(run, **ONE_STEP)
+    progress_path(run).unlink()  # killed between two renamings
+    earlier_progress_path(run).write_bytes(b"PK")
+    updates_before_interruption(15)
+    with pytest.warns(UserWarning, match=r"in_progress_before.pt: damaged.*; step 0 starts from its beginning"):
         tiny_train(run, **ONE_STEP)
     assert_same_outcome(run, whole_run)
 

@@ -221,12 +221,22 @@ def test_settings_without_influence_may_change(alife_run, tmp_path, tiny_train):
     assert json.loads((run / "config.json").read_text())["run"]["log_every"] == 5
 
 
-def test_damaged_checkpoint_is_refused(alife_run, tmp_path, tiny_train):
+def test_damaged_checkpoint_before_others_is_refused(alife_run, tmp_path, tiny_train):
     run = shutil.copytree(alife_run, tmp_path / "run")
     path = checkpoint_path(run, 1)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="step_1.pt: damaged"):
         tiny_train(run, method="alife")
+
+
+def test_damaged_newest_checkpoint_is_trained_again(alife_run, tmp_path, tiny_train):
+    run = shutil.copytree(alife_run, tmp_path / "run")
+    path = checkpoint_path(run, 2)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"step_2.pt: damaged.*; it is step_2.pt.damaged now"):
+        tiny_train(run, method="alife")
+    assert_same_weights(weights(run, 2), weights(alife_run, 2))
+    assert without_times(run) == without_times(alife_run)
 
 
 def test_checkpoint_of_another_run_is_refused(alife_run, tmp_path, tiny_train):
