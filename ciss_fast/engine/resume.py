@@ -144,8 +144,8 @@ class StepProgress:
             self.save(make_state())
 
     def save(self, state: dict[str, Any] | None) -> None:
-        """Write the file, the one before being kept: the step as it is now, and ``state`` (nested dicts and lists of tensors, numbers and
-        text) for the running stage; None if it has to start from its beginning.
+        """Write the file, the one before being kept: the step as it is now, and ``state`` (nested dicts and lists of
+        tensors, numbers and text) for the running stage; None if it has to start from its beginning.
         """
         random = self.together.gather(random_state())
         random += self._random_of_waiting[len(random) :]
