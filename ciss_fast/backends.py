@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from . import triton_runtime
+from . import cuda_runtime, triton_runtime
 
 DEVICES = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}
 """Type of the tensors that a backend takes; the reference takes any."""
@@ -96,7 +96,9 @@ def choose(op: str, backend: str | None, device: torch.device, *, gpu_kernel: bo
     require(op, backend, source)
     if backend == "reference" or DEVICES[backend] == device.type:
         return backend
-    if backend == "triton" and device.type == "cpu" and triton_runtime.interpreting():
+    if device.type == "cpu" and (
+        (backend == "triton" and triton_runtime.interpreting()) or (backend == "cuda" and cuda_runtime.emulating())
+    ):
         return backend
     raise RuntimeError(f"{op}: {source} {backend!r} needs tensors on {DEVICES[backend]}, got {device}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import backends, native, triton_runtime
+from ... import backends, cuda_runtime, native, triton_runtime
 from . import operator  # noqa: F401  (registers the operators)
 from .checks import check_tensors, check_types
 from .reference import cayley_rotate_reference
@@ -17,6 +17,7 @@ backends.register(
     reference=None,
     cpu=native.reason_without("cayley_rotate"),
     triton=triton_runtime.reason_without,
+    cuda=cuda_runtime.reason_without,
 )
 
 SOLVED_DIRECTLY = -1
@@ -37,8 +38,8 @@ def cayley_rotate(
         vectors: [K, D], one vector a class (fitting), or [K, S, D], S of them (applying); float32, float64, bfloat16
             or float16, any strides.
         return_iterations: also return how much work each class was.
-        backend: "cpu" (compiled kernel), "triton" (GPUs) or "reference"; default: the kernel that runs on the
-            vectors' device.
+        backend: "cpu" (compiled kernel), "triton" or "cuda" (GPUs; "cuda" without double precision) or
+            "reference"; default: the kernel that runs on the vectors' device.
 
     Returns:
         R_c x for every class and vector: the shape and type of ``vectors``, differentiable in both arguments.
@@ -62,7 +63,9 @@ def cayley_rotate(
     """
     check_types(params, vectors)
     check_tensors(params, vectors)
-    backend = backends.choose("cayley_rotate", backend, vectors.device)
+    asked_for, backend = backend, backends.choose("cayley_rotate", backend, vectors.device)
+    if asked_for is None and backend == "cuda" and torch.float64 in (params.dtype, vectors.dtype):
+        backend = "reference"
     if backend == "reference":
         rotated = cayley_rotate_reference(params, vectors)
         iterations = torch.full(params.shape[:1], SOLVED_DIRECTLY, dtype=torch.int32, device=params.device)

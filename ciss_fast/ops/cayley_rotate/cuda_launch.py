@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from ... import cuda_runtime
+from ..tensors import check_single_precision
 
 NOT_SOLVED = -2
 
 
 def cayley_rotate(params: Tensor, vectors: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The operator on a GPU, for any types but float64. Factors are not kept: the result for them is empty."""
+    check_single_precision("cayley_rotate", params, vectors)
     right_sides = _dense(vectors)
     rotated, solutions, iterations = _solve(_dense(params), right_sides, 1)
     return (
@@ -30,6 +32,7 @@ def cayley_rotate_backward(
     params: Tensor, solutions: Tensor, factors: Tensor, iterations: Tensor, upstream: Tensor, need_params: bool
 ) -> tuple[Tensor, Tensor]:
     """The operator of the backward pass."""
+    check_single_precision("cayley_rotate", params, upstream)
     dense_params = _dense(params)
     grad_params = torch.empty_like(dense_params) if need_params else None
     grad_vectors, _, _ = _solve(dense_params, _dense(upstream), -1, _dense(solutions), grad_params)

@@ -154,6 +154,22 @@ def _cayley_rotate_backward_triton(*arguments: Any) -> tuple[Tensor, Tensor]:
     return cayley_rotate_backward_triton(*arguments)
 
 
+def _cayley_rotate_cuda(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from .cuda_launch import cayley_rotate
+
+    check_tensors(*arguments[:2])
+    return cayley_rotate(*arguments)
+
+
+def _cayley_rotate_backward_cuda(*arguments: Any) -> tuple[Tensor, Tensor]:
+    from .cuda_launch import cayley_rotate_backward
+
+    params, solutions, _, iterations, upstream, _ = arguments
+    check_tensors(params, upstream)
+    check_gradient_tensors(solutions, iterations, upstream)
+    return cayley_rotate_backward(*arguments)
+
+
 def _setup_context(ctx, inputs, keyword_only_inputs, output) -> None:
     params, _, ctx.has_solutions = inputs
     ctx.backend = keyword_only_inputs["backend"]
@@ -180,7 +196,9 @@ def _no_double_backward(ctx, *upstream: Tensor):
     raise RuntimeError("cayley_rotate: expected a single backward pass, got a second derivative (not supported)")
 
 
-implement(library, "cayley_rotate", cpu=_cayley_rotate_cpu, triton=_cayley_rotate_triton)
+implement(
+    library, "cayley_rotate", cpu=_cayley_rotate_cpu, triton=_cayley_rotate_triton, cuda=_cayley_rotate_cuda
+)
 torch.library.register_fake("ciss_fast::cayley_rotate", without_backend(_cayley_rotate_fake), lib=library)
 torch.library.register_autograd("ciss_fast::cayley_rotate", _backward, setup_context=_setup_context, lib=library)
 implement(
@@ -189,6 +207,7 @@ implement(
     op="cayley_rotate",
     cpu=_cayley_rotate_backward_cpu,
     triton=_cayley_rotate_backward_triton,
+    cuda=_cayley_rotate_backward_cuda,
 )
 torch.library.register_fake(
     "ciss_fast::cayley_rotate_backward", without_backend(_cayley_rotate_backward_fake), lib=library

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import backends, native, triton_runtime
+from ... import backends, cuda_runtime, native, triton_runtime
 from ..tensors import check_label_values, check_student_and_teacher
 from . import operator  # noqa: F401  (registers the operator)
 from .options import TERMS, SigmoidLossOptions, check_options, check_types
@@ -18,6 +18,7 @@ backends.register(
     reference=None,
     cpu=native.reason_without("sigmoid_loss"),
     triton=triton_runtime.reason_without,
+    cuda=cuda_runtime.reason_without,
 )
 
 
@@ -59,7 +60,7 @@ def sigmoid_loss(
         ignore_index: label of pixels that are negatives for every class, whatever its value.
         check_labels: raise for labels that are neither 0 ... C - 1 nor ``ignore_index``; if False, and always on a
             GPU, whose kernels nothing waits for, they are negatives for every class.
-        backend: "cpu" (compiled kernel), "triton" or "reference"; default: see `ciss_fast.backends`. On a GPU double
+        backend: "cpu" (compiled kernel), "triton", "cuda" or "reference"; default: see `ciss_fast.backends`. On a GPU double
             precision is the reference's alone.
 
     Returns:

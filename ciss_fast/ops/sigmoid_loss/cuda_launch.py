@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ... import cuda_runtime
 from ..loss_operator import empty_gradient, gradient_arguments
-from ..tensors import tensor_arguments
+from ..tensors import check_single_precision, tensor_arguments
 from .options import TERMS
 
 
@@ -28,6 +28,7 @@ def sigmoid_loss(
     Labels that are no class are negatives, whether they are to be checked or not: an error would have to wait. A
     teacher that no term reads has to be None.
     """
+    check_single_precision("sigmoid_loss", student, teacher)
     batch, channels, height, width = student.shape
     total = student.new_zeros((), dtype=torch.float32)
     values = student.new_zeros(len(TERMS), dtype=torch.float32)

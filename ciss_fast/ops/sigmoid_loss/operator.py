@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+
 import torch
 from torch import Tensor
 
@@ -76,7 +79,8 @@ def _sigmoid_loss_cpu(
     return torch.tensor(result["total"], dtype=dtype), torch.tensor(result["values"], dtype=dtype), gradient
 
 
-def _sigmoid_loss_triton(
+def _sigmoid_loss_gpu(
+    launches: str,
     student: Tensor,
     teacher: Tensor | None,
     label: Tensor,
@@ -86,11 +90,12 @@ def _sigmoid_loss_triton(
     ignore_index: int,
     *flags: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from .triton_launch import sigmoid_loss  # triton need not be installed
-
+    """The kernels that the module ``launches`` has; what that needs must not be needed by others."""
     options = _checked(student, teacher, label, old_classes, weights, pos_weight, ignore_index)
     teacher = teacher if options.reads_teacher() else None
-    return sigmoid_loss(student, teacher, label, old_classes, weights, pos_weight, ignore_index, *flags)
+    return importlib.import_module(launches, __package__).sigmoid_loss(
+        student, teacher, label, old_classes, weights, pos_weight, ignore_index, *flags
+    )
 
 
 def _sigmoid_loss_fake(
@@ -114,5 +119,10 @@ def _sigmoid_loss_fake(
 
 
 register_loss(
-    "sigmoid_loss", _SCHEMA, cpu=_sigmoid_loss_cpu, fake=_sigmoid_loss_fake, triton=_sigmoid_loss_triton
+    "sigmoid_loss",
+    _SCHEMA,
+    cpu=_sigmoid_loss_cpu,
+    fake=_sigmoid_loss_fake,
+    triton=functools.partial(_sigmoid_loss_gpu, ".triton_launch"),
+    cuda=functools.partial(_sigmoid_loss_gpu, ".cuda_launch"),
 )

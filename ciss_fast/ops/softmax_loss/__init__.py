@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import backends, native, triton_runtime
+from ... import backends, cuda_runtime, native, triton_runtime
 from ..tensors import check_label_values, check_student_and_teacher
 from .operator import AVERAGE_CODES, KD_REGION_BITS
 from .options import TERMS, SoftmaxLossOptions, check_options, check_types
@@ -18,6 +18,7 @@ backends.register(
     reference=None,
     cpu=native.reason_without("softmax_loss"),
     triton=triton_runtime.reason_without,
+    cuda=cuda_runtime.reason_without,
 )
 
 PIXEL_COUNTS = ("unlabelled", "old", "new", "ignored")
@@ -79,7 +80,7 @@ def softmax_loss(
         kd_region: "not_unlabelled" (ALIFE; ignored pixels included), "all" (MiB) or "unlabelled".
         check_labels: raise for labels that are neither a class nor ``ignore_index``; if False, and always on a GPU,
             whose kernels nothing waits for, they count as ignored (in the reference: are undefined).
-        backend: "cpu" (compiled kernel), "triton" or "reference"; default: see `ciss_fast.backends`. On a GPU double
+        backend: "cpu" (compiled kernel), "triton", "cuda" or "reference"; default: see `ciss_fast.backends`. On a GPU double
             precision is the reference's alone.
 
     Returns:

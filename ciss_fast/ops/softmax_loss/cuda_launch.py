@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ... import cuda_runtime
 from ..loss_operator import empty_gradient, gradient_arguments
-from ..tensors import tensor_arguments
+from ..tensors import check_single_precision, tensor_arguments
 from .options import TERMS
 
 
@@ -29,6 +29,7 @@ def softmax_loss(
 
     Labels that are no class count as ignored, whether they are to be checked or not: an error would have to wait.
     """
+    check_single_precision("softmax_loss", student, teacher)
     batch, classes, height, width = student.shape
     total = student.new_zeros((), dtype=torch.float32)
     values = student.new_zeros(len(TERMS), dtype=torch.float32)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+
 import torch
 from torch import Tensor
 
@@ -102,7 +105,8 @@ def _softmax_loss_cpu(
     )
 
 
-def _softmax_loss_triton(
+def _softmax_loss_gpu(
+    launches: str,
     student: Tensor,
     teacher: Tensor | None,
     label: Tensor,
@@ -114,11 +118,10 @@ def _softmax_loss_triton(
     ignore_index: int,
     *flags: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from .triton_launch import softmax_loss  # triton need not be installed
-
+    """The kernels that the module ``launches`` has; what that needs must not be needed by others."""
     check_student_and_teacher(student, teacher, label, old_classes)
     _check_codes(teacher, old_classes, weights, averages, kd_region, alpha, ignore_index)
-    return softmax_loss(
+    return importlib.import_module(launches, __package__).softmax_loss(
         student, teacher, label, old_classes, weights, averages, kd_region, alpha, ignore_index, *flags
     )
 
@@ -147,5 +150,10 @@ def _softmax_loss_fake(
 
 
 register_loss(
-    "softmax_loss", _SCHEMA, cpu=_softmax_loss_cpu, fake=_softmax_loss_fake, triton=_softmax_loss_triton
+    "softmax_loss",
+    _SCHEMA,
+    cpu=_softmax_loss_cpu,
+    fake=_softmax_loss_fake,
+    triton=functools.partial(_softmax_loss_gpu, ".triton_launch"),
+    cuda=functools.partial(_softmax_loss_gpu, ".cuda_launch"),
 )
