@@ -112,9 +112,9 @@ def main() -> None:
             print(f"{source.name} for sm_{architecture}", file=sys.stderr)
     version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     print("# CUDA kernels: registers, shared memory, spills\n")
-    print(f"`python -m benchmarks.cuda_resources`, nvcc {re.search(r'V([0-9.]+)', version)[1]}. Each field: registers of "
-          "a thread, bytes of\nstatic shared memory, bytes of spills (stores and loads). No kernel has been run on a GPU."
-          "\n")  # fmt: skip
+    release = re.search(r"V([0-9.]+)", version)[1]
+    print(f"`python -m benchmarks.cuda_resources`, nvcc {release}. Each field: registers of a thread, bytes of")
+    print("static shared memory, bytes of spills (stores and loads). No kernel has been run on a GPU.\n")
     print(table(usages))
     spilling = [usage for usage in usages if usage.spill_stores or usage.spill_loads]
     if spilling:

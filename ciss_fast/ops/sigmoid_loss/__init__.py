@@ -60,8 +60,8 @@ def sigmoid_loss(
         ignore_index: label of pixels that are negatives for every class, whatever its value.
         check_labels: raise for labels that are neither 0 ... C - 1 nor ``ignore_index``; if False, and always on a
             GPU, whose kernels nothing waits for, they are negatives for every class.
-        backend: "cpu" (compiled kernel), "triton", "cuda" or "reference"; default: see `ciss_fast.backends`. On a GPU double
-            precision is the reference's alone.
+        backend: "cpu" (compiled kernel), "triton", "cuda" or "reference"; default: see `ciss_fast.backends`. On a GPU
+            double precision is the reference's alone.
 
     Returns:
         The total (a scalar with gradient on ``student``; float32, or float64 for float64 logits), and a dict of

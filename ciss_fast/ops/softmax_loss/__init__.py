@@ -80,8 +80,8 @@ def softmax_loss(
         kd_region: "not_unlabelled" (ALIFE; ignored pixels included), "all" (MiB) or "unlabelled".
         check_labels: raise for labels that are neither a class nor ``ignore_index``; if False, and always on a GPU,
             whose kernels nothing waits for, they count as ignored (in the reference: are undefined).
-        backend: "cpu" (compiled kernel), "triton", "cuda" or "reference"; default: see `ciss_fast.backends`. On a GPU double
-            precision is the reference's alone.
+        backend: "cpu" (compiled kernel), "triton", "cuda" or "reference"; default: see `ciss_fast.backends`. On a GPU
+            double precision is the reference's alone.
 
     Returns:
         The total (a scalar with gradient on ``student``; float32, or float64 for float64 logits), and a dict of
