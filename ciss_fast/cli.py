@@ -1,4 +1,4 @@
-"""The command line: ``ciss-fast train``, ``ciss-fast compare``, ``ciss-fast recipes [list|show NAME]``.
+"""The command line: ``ciss-fast train``, ``compare``, ``recipes [list|show NAME]``, and those in `ciss_fast.commands`.
 
 A mistake of the user ends in one line on standard error and exit code 2, an interruption in exit code 130.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ciss_fast.commands import report
 from ciss_fast.engine.config import Config, all_settings, option_name
 from ciss_fast.engine.recipes import describe_recipe, effective_recipe, is_published, load_recipe, recipe_names, to_toml
 from ciss_fast.errors import CissFastError, ConfigError
@@ -40,14 +41,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--quiet", action="store_true", help="print the table of scores only")
     _add_settings(train)
+    train.set_defaults(run=run_train)
     compare = commands.add_parser("compare", help="one table and one plot over several runs", allow_abbrev=False)
     compare.add_argument("runs", nargs="+", metavar="RUN", help="results folder")
     compare.add_argument("--output", metavar="PNG", help="the plot; comparison.png beside the first run by default")
+    compare.set_defaults(run=run_compare)
     recipes = commands.add_parser("recipes", help="list the recipes, or show one", allow_abbrev=False)
     actions = recipes.add_subparsers(dest="action", metavar="list|show")
     actions.add_parser("list", help="names, data sets, tasks and methods (default)", allow_abbrev=False)
     show = actions.add_parser("show", help="all settings of a recipe, as TOML", allow_abbrev=False)
     show.add_argument("recipe", metavar="NAME|FILE", help="as for train --recipe")
+    recipes.set_defaults(run=run_recipes)
+    for command in (report,):
+        command.add_parser(commands)
     return parser
 
 
@@ -142,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         parsed = build_parser().parse_args(arguments)
-        {"train": run_train, "compare": run_compare, "recipes": run_recipes}[parsed.command](parsed)
+        parsed.run(parsed)
 
     return run_command(command)
 

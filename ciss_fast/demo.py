@@ -19,6 +19,7 @@ from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.recipes import load_recipe
 from ciss_fast.engine.run import train
 from ciss_fast.methods import get_method
+from ciss_fast.report import write_report
 
 METHODS = ("fine-tuning", "mib", "alife", "alife-m", "dkd", "dkd-m")
 
@@ -40,6 +41,7 @@ def run_demo(output: Path) -> None:
     table, plot = compare_runs([output / method for method in METHODS])
     reporter.result(table)
     reporter.result(f"comparison: {plot}")
+    reporter.result(f"report: {write_report([output / method for method in METHODS], output / 'report.html')}")
     for method in METHODS:
         reporter.result(f"{method}: {output / method / 'curves.png'}, {output / method / 'predictions.png'}")
     reporter.message(f"{time.monotonic() - start:.0f} s")

@@ -22,6 +22,17 @@ def compare_runs(runs: Sequence[Path], plot: str | Path | None = None) -> tuple[
     Raises `CheckpointError` for a folder that is not a run or has no finished step, `ConfigError` for runs of
     different data or tasks, or a plot that cannot be written.
     """
+    metrics = read_runs(runs)
+    path = Path(plot) if plot is not None else Path(runs[0]).resolve().parent / "comparison.png"
+    try:
+        draw_comparison(path, metrics)
+    except OSError as error:
+        raise ConfigError(f"--output: cannot write {path}: {error.strerror or error}") from None
+    return comparison_table(metrics), path
+
+
+def read_runs(runs: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The metrics of runs by name, in order; errors as `compare_runs`."""
     metrics = {name: _read(run) for name, run in zip(_names(runs), runs, strict=True)}
     first, *others = metrics.items()
     for name, entry in others:
@@ -30,12 +41,7 @@ def compare_runs(runs: Sequence[Path], plot: str | Path | None = None) -> tuple[
                 raise ConfigError(
                     f"runs: expected one {key}, got {first[1][key]} in {first[0]} and {entry[key]} in {name}"
                 )
-    path = Path(plot) if plot is not None else Path(runs[0]).resolve().parent / "comparison.png"
-    try:
-        draw_comparison(path, metrics)
-    except OSError as error:
-        raise ConfigError(f"--output: cannot write {path}: {error.strerror or error}") from None
-    return comparison_table(metrics), path
+    return metrics
 
 
 def comparison_table(metrics: dict[str, dict[str, Any]]) -> str:

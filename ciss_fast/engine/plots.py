@@ -14,21 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ciss_fast.atomic_files import atomic_write
+from ciss_fast.palette import IGNORED_COLOUR, class_palette
 
 SCORES = {"miou_base": "base", "miou_new": "new", "miou_all": "all", "hiou": "hIoU"}
 NOT_A_TERM = ("iteration", "learning_rate")
-
-
-def class_palette(num_colours: int = 256) -> np.ndarray:
-    """The colours of Pascal VOC's label maps, uint8 [num_colours, 3]: the bits of the id, spread over R, G
-    and B.
-    """
-    ids = np.arange(num_colours)
-    palette = np.zeros((num_colours, 3), dtype=np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return palette
 
 
 def draw_curves(path: Path, metrics: dict[str, Any]) -> Path:
@@ -98,7 +87,7 @@ def draw_predictions(
     figure = Figure(figsize=(2.3 * columns, 2.3 * len(images) + 0.6), layout="constrained")
     axes = figure.subplots(len(images), columns, squeeze=False)
     palette = class_palette()
-    palette[255] = (224, 224, 192)
+    palette[255] = IGNORED_COLOUR
     for row, (image, label) in enumerate(zip(images, labels, strict=True)):
         maps = [palette[label], *(palette[step[row]] for step in predictions_by_step)]
         for cell, picture in zip(axes[row], [image, *maps], strict=True):

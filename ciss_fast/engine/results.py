@@ -30,8 +30,8 @@ from ciss_fast.errors import CheckpointError, ConfigError
 
 METRICS_FORMAT = 2
 METRICS_OF_RUN = (
-    "dataset", "task", "setting", "method", "seed", "num_steps", "steps", "miou_matrix", "forgetting",
-    "mean_forgetting", "mean_over_steps", "mean_miou_all",
+    "dataset", "class_names", "task", "setting", "method", "seed", "num_steps", "steps", "miou_matrix",
+    "forgetting", "mean_forgetting", "mean_over_steps", "mean_miou_all",
 )  # fmt: skip
 METRICS_OF_STEP = (
     "step", "new_classes", "training_images", "test_images", "iterations", "seconds_training", "seconds_testing",

@@ -263,6 +263,7 @@ class Run:
         plan, data = self.plan, self.config.data
         return {
             "dataset": data.dataset,
+            "class_names": list(plan.task.class_names),
             "task": plan.task.name,
             "setting": data.setting,
             "method": plan.method.name,

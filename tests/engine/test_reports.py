@@ -6,10 +6,11 @@ from PIL import Image
 from rich.console import Console
 
 from ciss_fast.engine.compare import compare_runs, comparison_table
-from ciss_fast.engine.plots import class_palette, draw_curves, draw_predictions
+from ciss_fast.engine.plots import draw_curves, draw_predictions
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.tables import percent, text_table
 from ciss_fast.errors import ConfigError
+from ciss_fast.palette import class_palette
 
 
 def entry(step: int, base: float, new: float | None, everything: float, harmonic: float | None) -> dict:

@@ -1,0 +1,1 @@
+"""The subcommands of ciss-fast, a module each: `add_parser` declares its options and what runs it."""

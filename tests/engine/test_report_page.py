@@ -1,0 +1,196 @@
+import base64
+import json
+import re
+import statistics
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ciss_fast.cli import main
+from ciss_fast.engine.config import Config
+from ciss_fast.engine.metrics import compute_scores, run_scores
+from ciss_fast.engine.results import ResultsFolder
+from ciss_fast.errors import CheckpointError, ConfigError
+from ciss_fast.report import write_report
+from ciss_fast.report.charts import Series, line_chart
+from ciss_fast.report.configurations import Statistic, differing_settings, read_configurations
+from ciss_fast.report.pictures import LONGEST_SIDE, label_map
+
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order, and collects texts and addresses."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.texts, self.addresses, self.tables, self.rows = [], [], [], [], None
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += data
+
+
+STEPS = [7, 3, 3]
+NAMES = ["background", *(f"class {number}" for number in range(1, 13))]
+
+
+def metrics_of_steps(better):
+    """Entries of ``metrics.json`` that follow from random confusion matrices."""
+    random, entries = np.random.default_rng(7), []
+    for step in range(3):
+        groups = STEPS[: step + 1]
+        count = sum(groups)
+        scores = compute_scores(random.integers(1, 9, (count, count)) + 50 * np.eye(count, dtype=int), groups)
+        summary = scores.summary() | {"miou_all": scores.all + better}
+        log = [{"iteration": i, "learning_rate": 0.1, "loss": 1 / (1 + i)} for i in range(5)]
+        entries.append(
+            {"step": step, "new_classes": NAMES[count - groups[-1] : count], "training_images": 40, "test_images": 8,
+             "iterations": 5, "seconds_training": 2.0, "seconds_testing": 1.0, "peak_memory_bytes": 2**30, **summary,
+             "iou": dict(zip(NAMES[:count], scores.iou, strict=True)), "loss_log": log}
+        )  # fmt: skip
+    return entries
+
+
+@pytest.fixture
+def written_run(tmp_path):
+    """A function that writes a run's folder as training leaves it, without checkpoints."""
+
+    def write(name, *, better=0.0, task="6-3", steps=3, previews=2, **settings):
+        config, entries = Config().with_settings({"task": task, **settings}), metrics_of_steps(better)[:steps]
+        folder = ResultsFolder(tmp_path / name)
+        folder.claim(config)
+        folder.write_metrics(
+            {"dataset": "shapes", "class_names": NAMES, "task": task, "setting": "overlapped", "method": "alife",
+             "seed": config.run.seed, "num_steps": 3, "steps": entries, **run_scores(entries)}
+        )  # fmt: skip
+        images = [np.full((12, 16, 3), 40 * i, dtype=np.uint8) for i in range(previews)]
+        maps = [np.full((12, 16), i, dtype=np.uint8) for i in range(previews)]
+        for entry in entries:
+            folder.write_evaluation(entry["step"], np.eye(2, dtype=np.int64), maps)
+        if previews:
+            folder.write_preview_images(images, maps)
+        return folder.path
+
+    return write
+
+
+def test_page_of_several_configurations(written_run, tmp_path):
+    runs = [
+        written_run("seed0", seed=0),
+        written_run("seed1", seed=1, better=0.125),
+        written_run('<i>other & "more"', lr_later=0.5, output="elsewhere"),
+    ]
+    text = write_report(runs, tmp_path / "page.html").read_text("utf-8")
+    page = Page(text)
+    assert all(address.startswith("data:image/") for address in page.addresses)
+    assert not re.search(r"https?://|<script|@import|url\(", text)
+    assert "<i>" not in text and '<i>other & "more"' in page.texts
+    summary = page.tables[0]
+    scores = [json.loads((run / "metrics.json").read_text())["steps"][-1]["miou_all"] for run in runs]
+    mean, deviation = 100 * statistics.mean(scores[:2]), 100 * statistics.stdev(scores[:2])
+    column = summary[0].index("all mIoU")
+    assert [row[0] for row in summary[1:]] == ["alife", '<i>other & "more"']
+    assert summary[1][column] == f"{mean:.1f} ± {deviation:.1f}"
+    assert summary[2][column] == f"{100 * scores[2]:.1f}"
+    (differences,) = [rows for rows in page.tables if rows[0][0] == "setting" and "alife" in rows[0]]
+    assert [row[0] for row in differences[1:]] == ["lr_later"] and differences[1][2] == "0.5"
+    # Two previews: the image, its truth, and three steps of two configurations each.
+    assert len(page.addresses) == 2 * (2 + 3 * 2)
+    (classes,) = [rows for rows in page.tables if rows[0][0] == "class"]
+    assert len(classes) == 2 + 13
+    assert [row[1] for row in classes[2:]] == ["0"] * 7 + ["1"] * 3 + ["2"] * 3
+
+
+def test_page_of_one_unfinished_run_without_previews(written_run, tmp_path):
+    run = written_run("run", steps=1, previews=0)
+    page = Page(write_report([run], tmp_path / "page.html").read_text("utf-8"))
+    assert page.addresses == [] and "Sample predictions" not in page.texts
+    assert page.tables[0][1][:4] == ["run", "alife", "1", "1/3"]
+
+
+def test_the_command(written_run, tmp_path, capsys):
+    run = written_run("run")
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out == f"report: {tmp_path / 'report.html'}\n"
+    assert main(["report", str(run), "--output", str(run / "config.json" / "x.html")]) == 2
+    assert capsys.readouterr().err.startswith("error: --output: cannot write ")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "metrics.json: expected the file of a run, there is none" in capsys.readouterr().err
+
+
+def test_damaged_previews_are_named(written_run, tmp_path):
+    run = written_run("run")
+    (run / "evaluation" / "previews.npz").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"previews.npz: cannot be read: "):
+        write_report([run], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_runs_of_other_tasks_are_refused(written_run, tmp_path):
+    run, other = written_run("run"), written_run("other", task="9-3")
+    with pytest.raises(ConfigError, match="runs: expected one task, got 6-3 in run and 9-3 in other"):
+        write_report([run, other], tmp_path / "page.html")
+
+
+def test_class_orders_and_seeds_are_repetitions_and_loss_weights_are_not(written_run):
+    runs = [written_run("a-seed0"), written_run("a-seed1", seed=1, class_order=[2, 1]), written_run("b", dropout=0.25)]
+    first, second = configurations = read_configurations(runs)
+    assert (first.name, [run.name for run in first.runs]) == ("a", ["a-seed0", "a-seed1"])
+    assert [run.name for run in second.runs] == ["b"]
+    assert [name for name, _ in differing_settings(configurations)] == ["dropout"]
+
+
+def test_statistic_is_that_of_the_sample():
+    assert Statistic.of([1.0, None, 3.0]) == (2.0, pytest.approx(2**0.5), 2)
+    assert Statistic.of([4.0]) == (4.0, None, 1)
+    assert Statistic.of([None]) is None
+
+
+def test_chart_puts_points_where_they_belong_and_leaves_gaps():
+    line = Series("<a>", 0, [(0, 0.0), (1, None), (2, 100.0)])
+    text = line_chart("t", [line], x_label="step", y_range=(0, 100))
+    dots = [(float(x), float(y)) for x, y in re.findall(r'<circle[^>]*cx="([\d.]+)" cy="([\d.]+)"', text)]
+    assert dots == [(46, 224), (410, 28)]  # left and bottom, right and top of the plot
+    assert text.count("<polyline") == 2 and "<a>" not in text
+    Page(text)
+
+
+@pytest.mark.parametrize("points", [[], [(0, None)], [(3, 2.0)], [(0, 0.0), (1, -1.0)], [(0, 1e-9), (1, 1e9)]])
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_chart_of_anything_is_a_picture(points, logarithmic):
+    text = line_chart("t", [Series("a", 11, points)], x_label="x", logarithmic=logarithmic)
+    Page(text)
+    assert "nan" not in text and "inf" not in text
+
+
+def test_label_map_of_a_large_image_keeps_its_classes():
+    ids = np.full((700, 1000), 3, dtype=np.uint8)
+    ids[350:] = 255
+    picture = Image.open(BytesIO(base64.b64decode(label_map(ids).partition(",")[2])))
+    assert picture.mode == "P" and max(picture.size) == LONGEST_SIDE
+    assert set(np.unique(np.asarray(picture))) == {3, 255}
