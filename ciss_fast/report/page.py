@@ -95,8 +95,8 @@ def time_and_memory(configurations: Sequence[Configuration]) -> str:
     )
     return (
         '<h2>Time and memory</h2><p class="note">Wall-clock times of training with all its stages; a base step that '
-        "was taken over has the time of its own run. Memory: allocated on a GPU, or the resident set of the process on a "
-        f"CPU.</p>{table(header, rows)}<details><summary>By step</summary>{by_step}</details>"
+        "was taken over has the time of its own run. Memory: allocated on a GPU, or the resident set of the process "
+        f"on a CPU.</p>{table(header, rows)}<details><summary>By step</summary>{by_step}</details>"
     )
 
 
