@@ -1,6 +1,8 @@
-"""Sizes of blocks and types of indices for launches of Triton kernels. No triton is needed to import this."""
+"""Sizes of blocks, types of indices and numbers for launches of Triton kernels; needs no triton itself."""
 
 from __future__ import annotations
+
+import struct
 
 
 def power_of_two_from(n: int) -> int:
@@ -16,3 +18,9 @@ def power_of_two_up_to(n: int) -> int:
 def position_bits(source: int, output: int) -> int:
     """Bits of the integers that `triton_enlargement.source_position` needs for an axis: 32 or 64."""
     return 32 if (2 * output + 1) * source < 2**31 else 64
+
+
+def two_floats(number: float) -> tuple[float, float]:
+    """A number in single precision, in which a kernel gets its arguments, and what it is short of."""
+    rounded = struct.unpack("f", struct.pack("f", number))[0]
+    return rounded, number - rounded

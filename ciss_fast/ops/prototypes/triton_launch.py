@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import triton.language as tl
 from torch import Tensor
 
 from ...triton_runtime import OPTIONS, device_of, interpreting
-from ..triton_sizes import power_of_two_from
+from ..triton_sizes import power_of_two_from, two_floats
 from .checks import check_features, check_memory, check_temperature, result_type
 from .triton_kernels import lengths_kernel, scores_kernel, softmax_kernel, weighted_sums_kernel
 
@@ -37,7 +36,7 @@ def prototypes_triton(
     with device_of(memory):
         scores = _scores(feature_prev, memory, dtype, real)
         highest, weight_sums = (memory.new_empty(classes, dtype=torch.float64) for _ in range(2))
-        temperatures = _two_floats(temperature)
+        temperatures = two_floats(temperature)
         softmax_kernel[(classes,)](
             scores, highest, weight_sums, count, *temperatures, BLOCK=1024 if count > 512 else 128, REAL=real, **OPTIONS
         )
@@ -45,12 +44,6 @@ def prototypes_triton(
     prototypes = sums.sum(dim=0, dtype=torch.float64) / weight_sums[:, None]
     prototype_prev, prototype_curr = prototypes.to(dtype).unbind()
     return prototype_prev.clone(), prototype_curr.clone(), temperature * highest + weight_sums.log()
-
-
-def _two_floats(number: float) -> tuple[float, float]:
-    """A number in single precision, and what it is short of."""
-    rounded = float(np.float32(number))
-    return rounded, number - rounded
 
 
 def _scores(feature_prev: Tensor, memory: Tensor, dtype: torch.dtype, real: tl.dtype) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import backends, native
+from ... import backends, native, triton_runtime
 from . import operator  # noqa: F401  (registers the operator)
 from .options import TERMS, ReasoningLossOptions, check_options, check_student_and_teacher, check_types
 from .reference import reasoning_loss_reference
@@ -13,7 +13,12 @@ from .scores import reasoning_scores
 
 __all__ = ["reasoning_loss", "reasoning_scores"]
 
-backends.register("reasoning_loss", reference=None, cpu=native.reason_without("reasoning_loss"))
+backends.register(
+    "reasoning_loss",
+    reference=None,
+    cpu=native.reason_without("reasoning_loss"),
+    triton=triton_runtime.reason_without,
+)
 
 
 def reasoning_loss(
@@ -41,7 +46,8 @@ def reasoning_loss(
         weight_old: [C, D'], the teacher's classifiers of the same classes; gets no gradient.
         pos: weight of DKD+.
         neg: weight of DKD-.
-        backend: "cpu" (compiled kernel) or "reference"; default: the kernel where it runs.
+        backend: "cpu" (compiled kernel), "triton" (GPUs) or "reference"; default: the kernel that runs on the
+            features' device.
 
     Returns:
         The total (a scalar with gradient on ``feature`` and ``weight``; float32, or float64 for float64 features),
@@ -74,6 +80,7 @@ def reasoning_loss(
         [options.weights[name] for name in TERMS],
         feature.requires_grad and grad,
         weight.requires_grad and grad,
+        backend=backend,
     )
     active = options.active_weights()
     return total, {name: value for name, value in zip(TERMS, values.unbind(), strict=True) if name in active}

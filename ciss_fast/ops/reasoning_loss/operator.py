@@ -1,6 +1,8 @@
-"""``ciss_fast::reasoning_loss`` as a PyTorch operator: schema, CPU kernel, fake kernel (see `..loss_operator`)."""
+"""``ciss_fast::reasoning_loss`` as a PyTorch operator: schema, kernels, fake kernel (see `..loss_operator`)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +55,12 @@ def _reasoning_loss_cpu(
     return total, values, feature_gradient, weight_gradient
 
 
+def _reasoning_loss_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from .triton_launch import reasoning_loss_triton  # triton need not be installed
+
+    return reasoning_loss_triton(*arguments)
+
+
 def _reasoning_loss_fake(
     feature: Tensor,
     weight: Tensor,
@@ -72,4 +80,11 @@ def _reasoning_loss_fake(
     )
 
 
-register_loss("reasoning_loss", _SCHEMA, cpu=_reasoning_loss_cpu, fake=_reasoning_loss_fake, differentiable=(0, 1))
+register_loss(
+    "reasoning_loss",
+    _SCHEMA,
+    cpu=_reasoning_loss_cpu,
+    fake=_reasoning_loss_fake,
+    differentiable=(0, 1),
+    triton=_reasoning_loss_triton,
+)

@@ -106,7 +106,7 @@ def test_the_operator_checks_for_itself(needs_kernel) -> None:
 
 
 def test_unknown_backend() -> None:
-    with pytest.raises(ValueError, match="^reasoning_loss: backend must be one of reference, cpu, got 'cuda'"):
+    with pytest.raises(ValueError, match="^reasoning_loss: backend must be one of reference, cpu, triton, got 'cuda'"):
         call("cuda")
 
 

@@ -1,0 +1,40 @@
+"""The Triton kernels of `reasoning_loss`: in the interpreter, on a GPU, and compiled ahead of time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from triton_compilation import ARCHITECTURES, compiled, recorded_launches, skip_without_compiler
+from triton_testing import checks_of, interpreted, on_gpu
+
+CHECKS = Path(__file__).with_name("reasoning_triton_checks.py")
+SPILLS = 64  # bytes a thread may spill
+
+
+@pytest.mark.parametrize("name", checks_of(CHECKS))
+def test_interpreted(name: str) -> None:
+    interpreted(CHECKS, name)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", checks_of(CHECKS))
+def test_on_gpu(name: str) -> None:
+    on_gpu(CHECKS, name)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_compiled(architecture: int) -> None:
+    skip_without_compiler()
+    from ciss_fast.ops.reasoning_loss.triton_launch import reasoning_loss_triton
+
+    features = [torch.zeros(2, 256, 32, 32) for _ in range(2)]
+    weights = [torch.zeros(101, 256) for _ in range(2)]
+    arguments = (features[0], weights[0], features[1], weights[1], [5.0, 5.0], True, True)
+    launches = recorded_launches(lambda: reasoning_loss_triton(*arguments))
+    names = ["scores_kernel", "feature_gradient_kernel", "weight_gradient_kernel"]
+    assert [launch.name for launch in launches] == names
+    for launch in launches:
+        binary = compiled(launch, architecture)
+        assert binary.spills <= SPILLS, (launch.name, binary.spills)
