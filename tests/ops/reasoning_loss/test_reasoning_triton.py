@@ -10,7 +10,7 @@ from triton_compilation import ARCHITECTURES, compiled, recorded_launches, skip_
 from triton_testing import checks_of, interpreted, on_gpu
 
 CHECKS = Path(__file__).with_name("reasoning_triton_checks.py")
-SPILLS = 64  # bytes a thread may spill
+SPILLS = 256  # bytes of local memory a thread may need
 
 
 @pytest.mark.parametrize("name", checks_of(CHECKS))
