@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ciss_fast.commands import report
+from ciss_fast.commands import convert, evaluate, predict, report
 from ciss_fast.engine.config import Config, all_settings, option_name
 from ciss_fast.engine.recipes import describe_recipe, effective_recipe, is_published, load_recipe, recipe_names, to_toml
 from ciss_fast.errors import CissFastError, ConfigError
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     show = actions.add_parser("show", help="all settings of a recipe, as TOML", allow_abbrev=False)
     show.add_argument("recipe", metavar="NAME|FILE", help="as for train --recipe")
     recipes.set_defaults(run=run_recipes)
-    for command in (report,):
+    for command in (report, predict, evaluate, convert):
         command.add_parser(commands)
     return parser
 

@@ -44,6 +44,9 @@ class ModelConfig:
     weights: str | None = option("imagenet", "backbone's weights: imagenet (downloaded), a file, or none")
     output_stride: int = option(16, "image pixels per feature pixel: 8 or 16", minimum=8)
     head_channels: int = option(256, "channels of ASPP and of the features a classifier reads", minimum=1)
+    dilate_first_block: bool = option(
+        False, "a dilated stage's first block takes the stage's dilation too, as in ALIFE's reference network"
+    )
     dropout: float | None = option(
         None, "dropout after the ASPP projection at the base step", minimum=0, published=True
     )

@@ -29,8 +29,9 @@ from ciss_fast.engine.stages import StageContext, run_stages
 from ciss_fast.engine.summaries import NoSummaries, Summaries
 from ciss_fast.engine.tables import percent
 from ciss_fast.engine.train_step import step_learning_rate
+from ciss_fast.engine.trained_model import build_network
 from ciss_fast.errors import ConfigError, DamagedFile
-from ciss_fast.models import SegmentationModel, build_model
+from ciss_fast.models import SegmentationModel
 
 
 def train(config: Config, reporter: Reporter | None = None) -> Path:
@@ -239,15 +240,9 @@ class Run:
         )
 
     def _build_model(self, classes_per_step: list[int], *, pretrained: bool) -> SegmentationModel:
-        settings = self.config.model
-        return build_model(
-            backbone=settings.backbone,
-            output_stride=settings.output_stride,
-            classes_per_step=classes_per_step,
-            dropout=settings.dropout,
-            head_channels=settings.head_channels,
-            weights=settings.weights if pretrained else None,
-            auxiliary_classifier=self.plan.method.uses_auxiliary_classifier,
+        auxiliary = self.plan.method.uses_auxiliary_classifier
+        return build_network(
+            self.config.model, classes_per_step, auxiliary_classifier=auxiliary, pretrained=pretrained
         )
 
     def _model_of(self, checkpoint: StepCheckpoint) -> SegmentationModel:
