@@ -14,11 +14,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ciss_fast import native
+import torch
+
+from ciss_fast import backends, native
 from ciss_fast.errors import CissFastError, ConfigError
 
 from . import machine, report
-from .case import OPS, Case, load_cases
+from .case import OPS, Case, Target, load_cases
 from .measure import WrongResult
 from .runner import Settings, run
 
@@ -36,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("op", choices=OPS, help="the op to measure")
     result.add_argument("--list", action="store_true", help="name the cases and stop")
     result.add_argument("--cases", metavar="NAME[,NAME...]", help="only these; * and ? as in file names")
+    result.add_argument("--device", metavar="DEVICE", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
+    result.add_argument("--backend", help="the op's backend to measure (default: what the op takes on the device)")
     result.add_argument("--threads", type=_positive, default=2, help="torch's threads (default: 2)")
     result.add_argument("--rounds", type=_positive, default=11, help="rounds of each case (default: 11)")
     result.add_argument("--quick", action="store_true", help="shrunk cases, 3 rounds: does everything run?")
@@ -59,11 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    cases = select(load_cases(options.op), options.cases)
+    target = Target(device_named(options.device), options.backend)
+    cases = select(load_cases(options.op, target), options.cases)
     if options.list:
         print("\n".join(f"{case.name:<22}  {case.description}" for case in cases))
         return
-    if native.library is None:
+    if options.backend is not None:
+        _check_backend(options.op, target)
+    if native.library is None and not target.on_gpu:
         raise ConfigError(f"native library: expected one to measure, got none: {native.unavailable_reason}")
     settings = Settings(
         threads=options.threads,
@@ -72,10 +79,14 @@ def _run(options: argparse.Namespace) -> None:
         compile=not options.no_compile,
         memory=not options.no_memory,
         shrunk=options.quick,
+        target=target,
     )
+    if target.on_gpu:
+        torch.cuda.set_device(target.device)
+        torch.backends.cudnn.allow_tf32 = False  # what is compared works in single precision
     with machine.torch_threads(settings.threads):
-        facts = machine.describe()
-        facts["rates"] = machine.measure_rates()
+        facts = machine.describe(target.device)
+        facts["rates"] = machine.measure_rates(target.device)
         records = run(options.op, cases, settings, facts["rates"], _tell)
         facts["load_after"] = machine.load()
     print(report.machine_text(facts), end="\n\n")
@@ -103,6 +114,29 @@ def _content(
         "machine": facts,
         "cases": records,
     }
+
+
+def device_named(name: str) -> torch.device:
+    """The device of ``--device``. Raises ConfigError where it is not here."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device: expected cpu, cuda or cuda:NUMBER, got {name!r}")
+    if device.type == "cpu":
+        return device
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        raise ConfigError(f"--device: expected one of {count} GPUs that torch finds, got {name!r}")
+    return torch.device("cuda", device.index or 0)
+
+
+def _check_backend(op: str, target: Target) -> None:
+    try:
+        backends.choose(op, target.backend, target.device)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"--backend: {error}") from None
 
 
 def select(cases: Sequence[Case], patterns: str | None) -> list[Case]:

@@ -7,8 +7,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-# One module of this package each, with a sequence CASES.
+import torch
+
+# One module of this package each, with a sequence CASES and, for cases too large for a CPU, GPU_CASES.
 OPS = ("cayley_rotate", "prototypes", "reasoning_loss", "sigmoid_loss", "softmax_loss")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a case runs: the device of its tensors, and the backend of "ours" (None: the op's own choice)."""
+
+    device: torch.device = torch.device("cpu")
+    backend: str | None = None
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The argument of the op that names the backend."""
+        return {} if self.backend is None else {"backend": self.backend}
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+
+ON_CPU = Target()
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,7 @@ class Case(Protocol):
     @property
     def description(self) -> str: ...
 
-    def workload(self) -> Workload: ...
+    def workload(self, target: Target = ON_CPU) -> Workload: ...
 
     def shrunk(self) -> Case:
         """The same at a fraction of its size: shows that everything runs, not how fast."""
@@ -58,6 +80,7 @@ class Case(Protocol):
         ...
 
 
-def load_cases(op: str) -> Sequence[Case]:
-    """The cases of one of `OPS`."""
-    return importlib.import_module(f"{__package__}.{op}").CASES
+def load_cases(op: str, target: Target = ON_CPU) -> Sequence[Case]:
+    """The cases of one of `OPS`; on a GPU those that are made for one come first."""
+    module = importlib.import_module(f"{__package__}.{op}")
+    return (*getattr(module, "GPU_CASES", ()), *module.CASES) if target.on_gpu else module.CASES

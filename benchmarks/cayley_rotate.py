@@ -16,14 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import ciss_fast
+from ciss_fast import backends
 
-from .case import Workload
+from .case import ON_CPU, Target, Workload
 from .machine import torch_threads
 
 Result = tuple[Tensor, Tensor]
@@ -32,26 +34,28 @@ NEW_CLASSES = 5
 FIDELITY_WEIGHT = 0.99
 
 
-def our_rotation(params: Tensor, vectors: Tensor) -> Tensor:
+def our_rotation(params: Tensor, vectors: Tensor, **options: Any) -> Tensor:
     """As a user asks for it."""
-    return ciss_fast.cayley_rotate(params, vectors)
+    return ciss_fast.cayley_rotate(params, vectors, **options)
 
 
-def our_fit(params: Tensor, prototypes: tuple[Tensor, Tensor], classifier: tuple[Tensor, Tensor]) -> Result:
+def our_fit(
+    params: Tensor, prototypes: tuple[Tensor, Tensor], classifier: tuple[Tensor, Tensor], **options: str
+) -> Result:
     """Loss and gradient on the parameters, as a user asks for them."""
-    loss, _ = ciss_fast.rotation_loss(params, *prototypes, *classifier, FIDELITY_WEIGHT)
+    loss, _ = ciss_fast.rotation_loss(params, *prototypes, *classifier, FIDELITY_WEIGHT, **options)
     (gradient,) = torch.autograd.grad(loss, params)
     return loss.detach(), gradient
 
 
 def skew_matrix(upper: Tensor, dimension: int) -> Tensor:
     """S [..., D, D] of packed parameters [..., D (D - 1) / 2]."""
-    rows, columns = torch.triu_indices(dimension, dimension, 1)
+    rows, columns = torch.triu_indices(dimension, dimension, 1, device=upper.device)
     matrix = upper.new_zeros(*upper.shape[:-1], dimension, dimension)
     if upper.dim() == 1:
         matrix = matrix.index_put((rows, columns), upper)
     else:
-        matrix = matrix.index_put((torch.arange(len(upper))[:, None], rows, columns), upper)
+        matrix = matrix.index_put((torch.arange(len(upper), device=upper.device)[:, None], rows, columns), upper)
     return (matrix - matrix.mT) / 2
 
 
@@ -62,7 +66,7 @@ def spectral_norm(upper: Tensor, dimension: int) -> float:
 
 def loop_of_inverses(params: Tensor, vectors: Tensor) -> Tensor:
     """A dense rotation for every class."""
-    identity = torch.eye(vectors.shape[-1])
+    identity = torch.eye(vectors.shape[-1], device=vectors.device)
     rotated = []
     for upper, x in zip(params, vectors, strict=True):
         skew = skew_matrix(upper, x.shape[-1])
@@ -72,7 +76,7 @@ def loop_of_inverses(params: Tensor, vectors: Tensor) -> Tensor:
 
 def loop_of_solves(params: Tensor, vectors: Tensor) -> Tensor:
     """(I + S) y = x for every class; R x = 2 y - x."""
-    identity = torch.eye(vectors.shape[-1])
+    identity = torch.eye(vectors.shape[-1], device=vectors.device)
     rotated = []
     for upper, x in zip(params, vectors, strict=True):
         y = torch.linalg.solve(identity + skew_matrix(upper, x.shape[-1]), x.reshape(-1, x.shape[-1]).T)
@@ -82,7 +86,7 @@ def loop_of_solves(params: Tensor, vectors: Tensor) -> Tensor:
 
 def batched_solve(params: Tensor, vectors: Tensor) -> Tensor:
     """The same for all classes at once."""
-    matrices = torch.eye(vectors.shape[-1]) + skew_matrix(params, vectors.shape[-1])
+    matrices = torch.eye(vectors.shape[-1], device=vectors.device) + skew_matrix(params, vectors.shape[-1])
     y = torch.linalg.solve(matrices, vectors.reshape(len(vectors), -1, vectors.shape[-1]).mT)
     return 2 * y.mT.reshape(vectors.shape) - vectors
 
@@ -151,19 +155,25 @@ class RotationCase:
         params = params.detach()
         return params * torch.tensor([[self.norm / spectral_norm(one, self.dimension)] for one in params])
 
-    def workload(self) -> Workload:
+    def workload(self, target: Target = ON_CPU) -> Workload:
         generator = torch.Generator().manual_seed(0)
         classifier = (
             torch.randn(self.classes + NEW_CLASSES, self.dimension, generator=generator) / self.dimension**0.5,
             torch.zeros(self.classes + NEW_CLASSES),
         )
-        params = self.parameters(generator, classifier)
+        params = self.parameters(generator, classifier).to(target.device)
+        classifier = tuple(one.to(target.device) for one in classifier)
+        rotate = partial(our_rotation, **target.options)
         if self.vectors is None:
-            prototypes = self.prototypes(generator)
+            prototypes = tuple(one.to(target.device) for one in self.prototypes(generator))
             leaf = params.requires_grad_()
             arguments = {"params": leaf, "prototypes": prototypes, "classifier": classifier}
             run = partial(forward_backward, **arguments)
-            ours = {"ours": partial(our_fit, *arguments.values()), "ours, term by term": partial(run, our_rotation)}
+            options = target.options if target.backend in backends.table()["rotation_loss"] else {}
+            ours = {
+                "ours": partial(our_fit, *arguments.values(), **options),
+                "ours, term by term": partial(run, rotate),
+            }
             expected = partial(
                 forward_backward,
                 partial(ciss_fast.cayley_rotate, backend="reference"),
@@ -174,19 +184,25 @@ class RotationCase:
             vectors, traffic = prototypes[0], 3 * params.nbytes
         else:
             vectors = torch.randn(self.classes, self.vectors, self.dimension, generator=generator).relu_()
+            vectors = vectors.to(target.device)
             run = partial(apply, params=params, vectors=vectors)
-            ours = {"ours": partial(run, our_rotation)}
+            ours = {"ours": partial(run, rotate)}
             expected = partial(
                 apply, partial(ciss_fast.cayley_rotate, backend="reference"), params.double(), vectors.double()
             )
             traffic = params.nbytes + 2 * vectors.nbytes
-        _, iterations = ciss_fast.cayley_rotate(params.detach(), vectors, return_iterations=True)
+        _, iterations = rotate(params.detach(), vectors, return_iterations=True)
+        batched = partial(run, batched_solve)
         return Workload(
             candidates={
                 "eager": partial(run, loop_of_inverses),
                 **ours,
                 "loop of solves": partial(run, loop_of_solves),
-                "batched solve, one thread": partial(on_one_thread, partial(run, batched_solve)),
+                **(
+                    {"batched solve": batched}
+                    if target.on_gpu
+                    else {"batched solve, one thread": partial(on_one_thread, batched)}
+                ),
             },
             compiled=None,
             expected=expected,
@@ -219,7 +235,8 @@ def fit_loss(
     mean = current.mean(dim=0)
     rotated = rotate(params, previous - previous.mean(dim=0))
     fidelity = (1 - F.cosine_similarity(rotated, current - mean, dim=1)).mean()
-    regulariser = F.cross_entropy(F.linear(rotated + mean, *classifier), torch.arange(len(rotated)))
+    own_class = torch.arange(len(rotated), device=rotated.device)
+    regulariser = F.cross_entropy(F.linear(rotated + mean, *classifier), own_class)
     return FIDELITY_WEIGHT * fidelity + (1 - FIDELITY_WEIGHT) * regulariser
 
 

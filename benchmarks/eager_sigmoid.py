@@ -90,7 +90,7 @@ def one_call(weights: Weights) -> Callable[[Tensor, Tensor | None, Tensor, bool]
         if teacher is not None:
             targets.append(enlarge(teacher[:, 1:], label, align_corners).sigmoid())
         targets.append(positives(label, old, student.shape[1]).to(z.dtype))
-        of_channel, positive = torch.ones(student.shape[1], 1, 1), None
+        of_channel, positive = torch.ones(student.shape[1], 1, 1, device=z.device), None
         of_channel[0], of_channel[1:old] = weights.ac, weights.kd
         if weights.pos_weight != 1:
             positive = torch.ones_like(of_channel)
@@ -109,7 +109,7 @@ def class_by_class(weights: Weights) -> Callable[[Tensor, Tensor | None, Tensor,
     def loss(student: Tensor, teacher: Tensor | None, label: Tensor, align_corners: bool) -> Tensor:
         old = 1 if teacher is None else teacher.shape[1]
         bce = F.binary_cross_entropy_with_logits
-        weight = torch.tensor(weights.pos_weight)
+        weight = torch.tensor(weights.pos_weight, device=student.device)
         z = enlarge(student, label, align_corners)
         total = weights.ac * bce(z[:, 0], torch.zeros_like(z[:, 0]))
         for c in range(old, student.shape[1]):

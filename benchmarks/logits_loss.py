@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import label_maps, recorded_logits
-from .case import Workload
+from .case import ON_CPU, Target, Workload
 from .label_maps import IGNORED
 
 LossFunction = Callable[[Tensor, Tensor | None, Tensor, bool], Tensor]
@@ -153,18 +153,21 @@ class LossCase:
                 label = label.masked_fill(label == IGNORED, 0)
         return student.requires_grad_(), teacher if mix.needs_teacher else None, label
 
-    def workload(self) -> Workload:
+    def workload(self, target: Target = ON_CPU) -> Workload:
         mix = self.mixes[self.mix]
         _, channels, old = self.shape
-        student, teacher, label = self.tensors()
-        upstream = None if self.upstream == 1 else torch.tensor(self.upstream)
+        student, teacher, label = (None if x is None else x.detach().to(target.device) for x in self.tensors())
+        student.requires_grad_()
+        upstream = None if self.upstream == 1 else torch.tensor(self.upstream, device=target.device)
 
         def measured(loss: LossFunction) -> Callable[[], Result]:
             return partial(forward_backward, loss, student, teacher, label, self.align_corners, upstream)
 
         candidates = {
             "eager": measured(mix.eager),
-            "ours": measured(partial(our_loss, function=type(self).function, options=self.options())),
+            "ours": measured(
+                partial(our_loss, function=type(self).function, options=self.options() | target.options)
+            ),
         }
         candidates |= {name: measured(loss) for name, loss in self.others.items()}
         enlarged = self.logits_size != self.label_size

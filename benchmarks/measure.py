@@ -7,8 +7,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 Candidate = Callable[[], object]
+TimeCalls = Callable[[Candidate, int], list[float]]  # seconds of each of so many calls
 
 
 class WrongResult(Exception):
@@ -58,18 +60,20 @@ def paired_times(
     seconds: float = 0.2,
     max_calls: int = 200,
     clock: Callable[[], float] = time.perf_counter,
+    time_calls: TimeCalls | None = None,
 ) -> Timing:
     """Run the candidates in turn, ``rounds`` times, and time every call.
 
     What disturbs a machine for seconds disturbs all candidates of a round alike, so ratios are formed within
     a round. Every round starts with another candidate. A candidate is called until about ``seconds`` have
     passed, at least once and at most ``max_calls`` times. All are called twice before (warm-up). The garbage
-    collector is off while the clock runs.
+    collector is off while the clock runs. ``time_calls`` measures in the clock's place, on a GPU by its events.
     """
+    time_calls = time_calls or partial(_times_of, clock=clock)
     calls = {}
     for name, candidate in candidates.items():
         candidate()
-        calls[name] = min(max_calls, max(1, round(seconds / max(_time_of(candidate, clock), 1e-9))))
+        calls[name] = min(max_calls, max(1, round(seconds / max(time_calls(candidate, 1)[0], 1e-9))))
     timing = Timing({name: [] for name in candidates}, {name: [] for name in candidates})
     names = list(candidates)
     was_enabled = gc.isenabled()
@@ -79,7 +83,7 @@ def paired_times(
             gc.collect()
             start = number % len(names)
             for name in names[start:] + names[:start]:
-                times = [_time_of(candidates[name], clock) for _ in range(calls[name])]
+                times = time_calls(candidates[name], calls[name])
                 timing.first[name].append(times[0])
                 timing.typical[name].append(statistics.median(times))
     finally:
@@ -88,10 +92,13 @@ def paired_times(
     return timing
 
 
-def _time_of(candidate: Candidate, clock: Callable[[], float]) -> float:
-    start = clock()
-    candidate()  # the result is freed within the time measured, as in a training step
-    return clock() - start
+def _times_of(candidate: Candidate, count: int, clock: Callable[[], float]) -> list[float]:
+    times = []
+    for _ in range(count):
+        start = clock()
+        candidate()  # the result is freed within the time measured, as in a training step
+        times.append(clock() - start)
+    return times
 
 
 def _quartiles(values: list[float]) -> tuple[float, float]:

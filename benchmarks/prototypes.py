@@ -20,16 +20,16 @@ from torch import Tensor
 
 import ciss_fast
 
-from .case import Workload
+from .case import ON_CPU, Target, Workload
 
 TEMPERATURE = 10.0
 Result = tuple[Tensor, Tensor]
 Prototypes = Callable[[Tensor, Tensor, Tensor], Result]
 
 
-def our_prototypes(feature_prev: Tensor, feature_curr: Tensor, memory: Tensor) -> Result:
+def our_prototypes(feature_prev: Tensor, feature_curr: Tensor, memory: Tensor, **options: str) -> Result:
     """As a user asks for them."""
-    return ciss_fast.prototypes(feature_prev, feature_curr, memory, TEMPERATURE)
+    return ciss_fast.prototypes(feature_prev, feature_curr, memory, TEMPERATURE, **options)
 
 
 def eager(feature_prev: Tensor, feature_curr: Tensor, memory: Tensor) -> Result:
@@ -99,12 +99,12 @@ class PrototypesCase:
         memory = around(centres[:, None], self.classes, self.per_class).to(self.memory_type)
         return feature_prev, feature_curr, memory
 
-    def workload(self) -> Workload:
-        tensors = self.tensors()
+    def workload(self, target: Target = ON_CPU) -> Workload:
+        tensors = tuple(x.to(target.device) for x in self.tensors())
         return Workload(
             candidates={
                 "eager": partial(eager, *tensors),
-                "ours": partial(our_prototypes, *tensors),
+                "ours": partial(our_prototypes, *tensors, **target.options),
                 "eager, class by class": partial(class_by_class, *tensors),
             },
             compiled=(lambda: partial(compile_prototypes(eager), *tensors)) if self.compiled else None,

@@ -22,16 +22,16 @@ from torch import Tensor
 
 import ciss_fast
 
-from .case import Workload
+from .case import ON_CPU, Target, Workload
 
 WEIGHT = 5.0  # of both terms, as in DKD
 Result = tuple[Tensor, Tensor, Tensor]  # total, gradients on feature and weight
 LossFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def our_loss(feature: Tensor, weight: Tensor, feature_old: Tensor, weight_old: Tensor) -> Tensor:
+def our_loss(feature: Tensor, weight: Tensor, feature_old: Tensor, weight_old: Tensor, **options: str) -> Tensor:
     """The total as a user asks for it."""
-    return ciss_fast.reasoning_loss(feature, weight, feature_old, weight_old, pos=WEIGHT, neg=WEIGHT)[0]
+    return ciss_fast.reasoning_loss(feature, weight, feature_old, weight_old, pos=WEIGHT, neg=WEIGHT, **options)[0]
 
 
 def parts(weight: Tensor) -> Tensor:
@@ -114,15 +114,16 @@ class ReasoningCase:
         )
         return feature.requires_grad_(), weight.requires_grad_(), feature_old, weight_old
 
-    def workload(self) -> Workload:
-        tensors = self.tensors()
+    def workload(self, target: Target = ON_CPU) -> Workload:
+        feature, weight, *fixed = (x.detach().to(target.device) for x in self.tensors())
+        tensors = (feature.requires_grad_(), weight.requires_grad_(), *fixed)
         eager = eager_rows if self.channels_last else eager_columns
-        feature, weight, feature_old, _ = tensors
+        feature_old = tensors[2]
         pixels = feature[:, 0].numel()
         return Workload(
             candidates={
                 "eager": partial(forward_backward, eager, tensors),
-                "ours": partial(forward_backward, our_loss, tensors),
+                "ours": partial(forward_backward, partial(our_loss, **target.options), tensors),
                 "eager, term by term": partial(forward_backward, term_by_term, tensors),
             },
             compiled=(lambda: partial(forward_backward, compile_loss(eager), tensors)) if self.compiled else None,
@@ -190,4 +191,7 @@ def _cases() -> list[ReasoningCase]:
     return cases
 
 
+_GPU = ReasoningCase("gpu-ade", 12, 100, compiled=True)
+
 CASES = tuple(_cases())
+GPU_CASES = (_GPU, replace(_GPU, name="gpu-ade-bfloat16", feature_type=torch.bfloat16, compared_with=_GPU.name))

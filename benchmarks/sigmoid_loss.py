@@ -86,4 +86,18 @@ def _cases() -> list[SigmoidCase]:
     return cases
 
 
+def _gpu_cases() -> list[SigmoidCase]:
+    """A batch of ADE20K's size: enlarged, and at the label's size, where the traffic is the floor."""
+    enlarged = SigmoidCase("gpu-ade-dkd", (12, 151, 101), compiled=True)
+    full = SigmoidCase("gpu-label-size-ade-dkd", (4, 151, 101), (512, 512), (512, 512), compiled=True)
+    return [
+        enlarged,
+        replace(enlarged, name="gpu-ade-dkd-rough", logits="normal", compared_with=enlarged.name),
+        replace(enlarged, name="gpu-ade-dkd-bfloat16", dtype=torch.bfloat16, compared_with=enlarged.name),
+        full,
+        replace(full, name="gpu-label-size-ade-bfloat16", dtype=torch.bfloat16, compared_with=full.name),
+    ]
+
+
 CASES = tuple(_cases())
+GPU_CASES = tuple(_gpu_cases())

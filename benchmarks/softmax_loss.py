@@ -91,4 +91,21 @@ def _cases() -> list[SoftmaxCase]:
     return cases
 
 
+def _gpu_cases() -> list[SoftmaxCase]:
+    """A batch of ADE20K's size: enlarged, and at the label's size, where the traffic is the floor."""
+    enlarged = SoftmaxCase(
+        "gpu-ade-alife", (12, 151, 101), compiled=True, others={"eager, term by term": eager.alife_term_by_term}
+    )
+    full = SoftmaxCase("gpu-label-size-ade-alife", (4, 151, 101), (512, 512), (512, 512), compiled=True)
+    return [
+        enlarged,
+        replace(enlarged, name="gpu-ade-alife-bfloat16", dtype=torch.bfloat16, others={}, compared_with=enlarged.name),
+        replace(enlarged, name="gpu-ade-mib", mix="mib", others={}, compared_with=enlarged.name),
+        full,
+        replace(full, name="gpu-label-size-ade-bfloat16", dtype=torch.bfloat16, compared_with=full.name),
+        replace(full, name="gpu-label-size-ade-mib", mix="mib", compared_with=full.name),
+    ]
+
+
 CASES = tuple(_cases())
+GPU_CASES = tuple(_gpu_cases())

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import label_maps, machine, report
-from benchmarks.case import Workload
+from benchmarks.case import ON_CPU, Target, Workload
 from benchmarks.measure import WrongResult, check_errors, paired_times
 from benchmarks.memory import peak_growth
 from benchmarks.runner import Settings, run
@@ -110,7 +110,7 @@ class FakeCase:
         self.make_compiled = compiled
         self.multiply_adds = multiply_adds
 
-    def workload(self) -> Workload:
+    def workload(self, target: Target = ON_CPU) -> Workload:
         return Workload(
             candidates={"eager": lambda: sum(range(2000)), "ours": lambda: 1999000},
             compiled=self.make_compiled,
@@ -153,7 +153,7 @@ def test_wrong_compiled_version_is_refused() -> None:
 def test_all_results_are_checked_before_anything_is_timed() -> None:
     wrong = FakeCase("wrong")
     right_workload = wrong.workload()
-    wrong.workload = lambda: Workload(**{**vars(right_workload), "expected": lambda: 1})
+    wrong.workload = lambda target: Workload(**{**vars(right_workload), "expected": lambda: 1})
     lines: list[str] = []
     with pytest.raises(WrongResult, match="wrong: eager"):
         run("op", [FakeCase("right"), wrong], SETTINGS, RATES, lines.append)
