@@ -104,7 +104,7 @@ def triton_version() -> str | None:
 def driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
     """The kernel driver's version, such as "580.95.05"; None where it cannot be found."""
     try:
-        found = re.search(r"Kernel Module\D*?(\d+\.\d+[.\d]*)", file.read_text())
+        found = re.search(r"Kernel Module.*?\s(\d+\.\d+[.\d]*)", file.read_text())
         if found is not None:
             return found.group(1)
     except OSError:

@@ -138,7 +138,7 @@ def _benchmarks(options: argparse.Namespace) -> list[Stage]:
         cases = ["--cases", QUICK_CASES[op]] if options.quick else []
         command = _python("-m", "benchmarks", op, *device, *quick, *cases, "--output", str(folder))
         stages.append(Stage(f"benchmark-{op}", command, 25 * MINUTE))
-    tiny = ["--backbone", "resnet18", "--images", "1", "--size", "64", "--old-classes", "3", "--new-classes", "2",
+    tiny = ["--backbone", "resnet18", "--images", "2", "--size", "64", "--old-classes", "3", "--new-classes", "2",
             "--rounds", "1", "--seconds", "0", "--threads", "1"]  # fmt: skip
     step = _python("-m", "benchmarks.training_step", *device, *(tiny if options.quick else []), "--output", str(folder))
     return [*stages, Stage("benchmark-training-step", step, 10 * MINUTE)]

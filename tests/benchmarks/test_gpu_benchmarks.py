@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu, runner, training_step
+from benchmarks import gpu, report, runner, training_step
 from benchmarks.__main__ import device_named
 from benchmarks.__main__ import main as run_benchmark
 from benchmarks.case import OPS, Target, Workload, load_cases
@@ -92,14 +92,8 @@ def test_record_on_a_gpu(monkeypatch) -> None:
     assert record["floor"]["share_of_copy_bandwidth"] == pytest.approx(0.5)
     assert record["floor"]["milliseconds"] == pytest.approx(0.5) and record["floor"]["bound"] == "traffic"
     assert set(record["extra_memory"]) == {"ours", "other"}
-    text = runner_report(record)
+    text = report.table([record])
     assert "eager is left out: CUDA out of memory" in text and "50 % of the copy's" in text
-
-
-def runner_report(record: dict) -> str:
-    from benchmarks import report
-
-    return report.table([record])
 
 
 def test_wrong_results_are_refused_on_a_gpu(monkeypatch) -> None:
@@ -111,14 +105,14 @@ def test_wrong_results_are_refused_on_a_gpu(monkeypatch) -> None:
 
 def test_driver_version(tmp_path: Path) -> None:
     file = tmp_path / "version"
-    file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build\nGCC version: 12\n")
+    file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build\nGCC 12.2\n")
     assert gpu.driver_version(file) == "580.95.05"
     file.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19\n")
     assert gpu.driver_version(file) == "535.129.03"
 
 
 def test_training_step(tmp_path: Path, capsys) -> None:
-    sizes = ["--images", "1", "--size", "32", "--old-classes", "3", "--new-classes", "2"]
+    sizes = ["--images", "2", "--size", "32", "--old-classes", "3", "--new-classes", "2"]
     arguments = ["--backbone", "resnet18", *sizes, "--rounds", "1", "--seconds", "0", "--threads", "1", "--float32"]
     assert training_step.main([*arguments, "--output", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "training_step.json").read_text())
