@@ -23,10 +23,3 @@ def longest_reach(source: int, output: int, align_corners: bool) -> int:
     """The largest number of output pixels between one node's left and right neighbours."""
     starts = [first_pixel(node, source, output, align_corners) for node in range(-1, source + 1)]
     return max(starts[k + 2] - starts[k] for k in range(source))
-
-
-@lru_cache(maxsize=64)
-def longest_run(source: int, output: int, align_corners: bool) -> int:
-    """The largest number of output pixels between the same two nodes."""
-    starts = [first_pixel(node, source, output, align_corners) for node in range(source + 1)]
-    return max(end - start for start, end in zip(starts, starts[1:], strict=False))

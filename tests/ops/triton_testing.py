@@ -36,6 +36,7 @@ from ciss_fast import triton_runtime
 
 _PREFIX = "check_"
 _RESULTS = "results of the checks: "
+_SKIPPED = "skipped: "
 
 
 def checks_of(file: Path) -> list[str]:
@@ -49,6 +50,8 @@ def interpreted(file: Path, name: str) -> None:
     if importlib.util.find_spec("triton") is None:
         pytest.skip("triton is not installed")
     outcome = _interpret(file)[name]
+    if outcome.startswith(_SKIPPED):
+        pytest.skip(outcome.removeprefix(_SKIPPED))
     if outcome:
         pytest.fail(outcome, pytrace=False)
 
@@ -63,7 +66,7 @@ def on_gpu(file: Path, name: str) -> None:
 
 @functools.cache
 def _interpret(file: Path) -> dict[str, str]:
-    """What each check raised, by name: empty where it passed."""
+    """What each check raised, or why it was skipped, by name: empty where it passed."""
     here = Path(__file__).resolve().parent
     environment = {
         **os.environ,
@@ -113,6 +116,8 @@ def _main(file: Path, chosen: list[str]) -> None:
         try:
             _function(module, name)(torch.device("cpu"))
             results[name] = ""
+        except pytest.skip.Exception as reason:
+            results[name] = f"{_SKIPPED}{reason}"
         except BaseException:
             results[name] = traceback.format_exc()
         print(f"{name}: {time.process_time() - start:.1f} s{' FAILED' if results[name] else ''}", file=sys.stderr)

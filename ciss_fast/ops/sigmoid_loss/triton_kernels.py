@@ -15,7 +15,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 MBCE, KD, AC, POISON = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 SUMS = tl.constexpr(4)
 
-_SIZES = ("classes", "first_new", "ignore_index", "height", "width", "label_height", "label_width")
+_SIZES = ("classes", "first_new", "ignore_index", "height", "width", "label_height", "label_width", "label_pixels")
 
 
 @triton.jit
@@ -42,6 +42,7 @@ def sigmoid_parts(z):
 def loss_of_pixels(
     student, teacher, label, sums, gradient,
     classes, first_new, ignore_index, positive_weight, of_mbce, of_kd, of_ac, height, width, label_height, label_width,
+    label_pixels,
     student_image, student_class, student_row, student_column,
     teacher_image, teacher_class, teacher_row, teacher_column,
     label_image, label_row, label_column,
@@ -58,8 +59,8 @@ def loss_of_pixels(
     if WIDE:
         number = number.to(tl.int64)
     pixel = number * PIXELS + tl.arange(0, PIXELS)
-    present = pixel < label_height * label_width
-    pixel = tl.minimum(pixel, label_height * label_width - 1)
+    present = pixel < label_pixels
+    pixel = tl.minimum(pixel, label_pixels - 1)
     row, column = (pixel // label_width).to(tl.int64), (pixel % label_width).to(tl.int64)
     y = tl.load(label + image * label_image + row * label_row + column * label_column)
     new = (y >= first_new) & (y < classes) & (y != ignore_index)

@@ -55,7 +55,7 @@ def sigmoid_loss(
         loss_of_pixels[(programs, batch)](
             student, student if teacher is None else teacher, label, sums, pixel_gradient,
             classes, 1 + old_classes, ignore_index, pos_weight, *(w / label.numel() for w in weights),
-            height, width, rows, columns,
+            height, width, rows, columns, rows * columns,
             *student.stride(), *(student if teacher is None else teacher).stride(), *label.stride(),
             *(pixel_gradient.stride() if need_gradient else (0, 0, 0, 0)),
             ENLARGED=is_enlarged, ALIGN_CORNERS=align_corners, GRADIENT=need_gradient,

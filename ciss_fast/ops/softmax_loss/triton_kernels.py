@@ -29,13 +29,13 @@ from .triton_terms import (
     region_of,
 )  # fmt: skip
 
-_SIZES = ("classes", "old_classes", "ignore_index", "label_height", "label_width", "programs")
+_SIZES = ("classes", "old_classes", "ignore_index", "label_pixels", "label_width", "programs")
 _CHOICES = ("average_ce", "average_cce", "average_kd", "average_ckd", "average_ali", "average_focal", "kd_region")
 
 
 @triton.jit(do_not_specialize=_SIZES)
 def count_regions(
-    label, counts, classes, old_classes, ignore_index, label_height, label_width, stride_image, stride_row,
+    label, counts, classes, old_classes, ignore_index, label_pixels, label_width, stride_image, stride_row,
     stride_column, PIXELS: tl.constexpr, BLOCKS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Pixels of each region (and with wrong labels), by program: counts [images, programs, 8]."""
@@ -47,7 +47,7 @@ def count_regions(
         if WIDE:
             pixel = pixel.to(tl.int64)
         pixel = pixel * PIXELS + tl.arange(0, PIXELS)
-        present = pixel < label_height * label_width
+        present = pixel < label_pixels
         row, column = (pixel // label_width).to(tl.int64), (pixel % label_width).to(tl.int64)
         y = tl.load(label + image * stride_image + row * stride_row + column * stride_column, mask=present, other=0)
         region, channel, wrong = region_of(y, classes, old_classes, ignore_index)

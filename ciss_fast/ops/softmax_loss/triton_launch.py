@@ -110,7 +110,7 @@ def _coefficients(call: Call, pixels: Tensor) -> tuple[Tensor, Tensor]:
     programs = triton.cdiv(rows * columns, _COUNTED * _COUNTED_BLOCKS)
     counts = student.new_empty((batch, programs, 8), dtype=torch.int32)
     count_regions[(programs, batch)](
-        label, counts, student.shape[1], call.old_classes, call.ignore_index, rows, columns, *label.stride(),
+        label, counts, student.shape[1], call.old_classes, call.ignore_index, rows * columns, columns, *label.stride(),
         PIXELS=_COUNTED, BLOCKS=_COUNTED_BLOCKS, WIDE=call.wide, num_warps=4, **OPTIONS,
     )  # fmt: skip
     coefficients = student.new_empty((5, COLUMNS.value), dtype=torch.float32)
@@ -137,7 +137,7 @@ def _pass_over_pixels(call: Call, coefficients: Tensor, gradient: Tensor) -> tup
     loss_of_pixels[(programs, batch)](
         student, student if teacher is None else teacher, label, coefficients, sums, pixel_gradient,
         classes, call.old_classes, call.ignore_index, call.kd_region, call.alpha * LOG2_E.value,
-        height, width, rows, columns,
+        height, width, rows, columns, rows * columns,
         *student.stride(), *(student if teacher is None else teacher).stride(), *label.stride(),
         *(pixel_gradient.stride() if call.need_gradient else (0, 0, 0, 0)),
         ENLARGED=call.enlarged,

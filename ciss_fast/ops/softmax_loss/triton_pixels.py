@@ -28,6 +28,7 @@ from .triton_terms import (
 
 _SIZES = (
     "classes", "old_classes", "ignore_index", "kd_region", "height", "width", "label_height", "label_width",
+    "label_pixels",
 )  # fmt: skip
 
 
@@ -42,6 +43,7 @@ def _add_exponentials(maximum, total, z):
 def loss_of_pixels(
     student, teacher, label, coefficients, sums, gradient,
     classes, old_classes, ignore_index, kd_region, teacher_scale, height, width, label_height, label_width,
+    label_pixels,
     student_image, student_class, student_row, student_column,
     teacher_image, teacher_class, teacher_row, teacher_column,
     label_image, label_row, label_column,
@@ -56,8 +58,8 @@ def loss_of_pixels(
     if WIDE:
         number = number.to(tl.int64)
     pixel = number * PIXELS + tl.arange(0, PIXELS)
-    present = pixel < label_height * label_width
-    pixel = tl.minimum(pixel, label_height * label_width - 1)
+    present = pixel < label_pixels
+    pixel = tl.minimum(pixel, label_pixels - 1)
     row, column = (pixel // label_width).to(tl.int64), (pixel % label_width).to(tl.int64)
     y = tl.load(label + image * label_image + row * label_row + column * label_column)
     region, target, wrong = region_of(y, classes, old_classes, ignore_index)
