@@ -28,7 +28,7 @@ def unpack_kernel(
         i = (row_tile * TILE + tl.arange(0, TILE)).to(tl.int64)[:, None]
         j = (column_tile * TILE + tl.arange(0, TILE)).to(tl.int64)[None, :]
         above = (i < j) & (j < dimension)
-        class_params = params + c * (dimension.to(tl.int64) * (dimension - 1) // 2)
+        class_params = params + c * (tl.cast(dimension, tl.int64) * (dimension - 1) // 2)
         upper = 0.5 * tl.load(class_params + packed_place(i, j, dimension), mask=above, other=0)
         matrix = skew + c * order * order
         if row_tile == column_tile:
@@ -252,6 +252,6 @@ def gradient_kernel(
                 result = tl.dot(-z_i, x_j, result, input_precision="ieee", out_dtype=REAL)
         row = i.to(tl.int64)[:, None]
         column = j.to(tl.int64)[None, :]
-        class_gradient = gradient + c * (dimension.to(tl.int64) * (dimension - 1) // 2)
+        class_gradient = gradient + c * (tl.cast(dimension, tl.int64) * (dimension - 1) // 2)
         above = (row < column) & (column < dimension)
         tl.store(class_gradient + packed_place(row, column, dimension), result, mask=above)
