@@ -137,8 +137,9 @@ def run_command(command: Callable[[], None]) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted (the same training command goes on from what was saved last)", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        what = str(interruption) or "the same training command goes on from what was saved last"
+        print(f"interrupted ({what})", file=sys.stderr)
         return 130
     return 0
 

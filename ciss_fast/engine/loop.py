@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ciss_fast.engine.interruption import DeferredInterruption
 from ciss_fast.engine.processes import Processes
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.resume import LogEntry, StepProgress
@@ -96,6 +97,9 @@ class TrainingLoop:
         """Optimise the sum of ``compute_losses(iteration)`` (scalars and their detached terms, which add up too) from
         iteration ``first`` on. Of several losses each is differentiated before the next one is asked for.
 
+        An interruption (Ctrl-C, SIGTERM) waits for the end of the iteration, which is saved: `KeyboardInterrupt` then
+        says how to go on.
+
         ``clip_norm``: largest norm of the whole gradient. Raises `CissFastError` if the loss becomes infinite or
         NaN.
         """
@@ -104,7 +108,8 @@ class TrainingLoop:
         followed = self.reporter.follow(
             range(self.first, iterations), iterations, self.title, status, done=self.first
         )
-        with closing(followed):  # so that an error finds the progress bar put away
+        # closing: so that an error finds the progress bar put away
+        with DeferredInterruption() as interruption, closing(followed):
             for iteration in followed:
                 schedule.set_iteration(iteration)
                 values: dict[str, Tensor] = {}
@@ -113,8 +118,11 @@ class TrainingLoop:
                 self.log.add(iteration, values, schedule.learning_rate, last=done == iterations)
                 if self.log.entries:
                     status["loss"] = self.log.entries[-1]["loss"]
-                if done < iterations:
-                    self.progress.save_if_due(done, done % self.epoch_length == 0, lambda done=done: self._state(done))
+                alone = self.progress.together.count == 1  # else the processes might not agree on the last iteration
+                if done < iterations or (interruption.requested and alone):
+                    self.progress.save_if_due(
+                        done, done % self.epoch_length == 0, lambda done=done: self._state(done), interruption.requested
+                    )
 
     def _state(self, iteration: int) -> dict[str, Any]:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -132,16 +133,25 @@ class StepProgress:
         self.stages.append({"name": name, "iterations": iterations, "seconds": seconds, **results})
         self.state = None
 
-    def save_if_due(self, iteration: int, epoch_ended: bool, make_state: Callable[[], dict[str, Any]]) -> None:
+    def save_if_due(
+        self, iteration: int, epoch_ended: bool, make_state: Callable[[], dict[str, Any]], interrupted: bool = False
+    ) -> None:
         """Save the running stage's state if it is time: when ``save_minutes`` have passed since the last save, at the
         end of an epoch when a twentieth of them has (a large model takes seconds to save, an epoch on few images
-        less), or after every ``save_every`` iterations.
+        less), or after every ``save_every`` iterations. If ``interrupted``, save and raise `KeyboardInterrupt`.
         """
         every, longest = self.settings.save_every, 60 * self.settings.save_minutes
         passed = time.monotonic() - self._saved
         due = passed >= (longest / 20 if epoch_ended else longest) or (every is not None and iteration % every == 0)
-        if self.together.from_first(due):
+        due, interrupted = self.together.from_first((due or interrupted, interrupted))
+        if due:
             self.save(make_state())
+        if interrupted:
+            run = shlex.quote(str(self.run))
+            raise KeyboardInterrupt(
+                f"saved after {iteration} iterations of step {self._checkpoint.step}; to go on: the same command, or "
+                f"ciss-fast train --recipe {shlex.quote(str(Path(self.run) / 'config.json'))} --output {run}"
+            )
 
     def save(self, state: dict[str, Any] | None) -> None:
         """Write the file, the one before being kept: the step as it is now, and ``state`` (nested dicts and lists of
