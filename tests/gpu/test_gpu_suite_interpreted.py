@@ -19,7 +19,8 @@ def test_in_the_interpreter() -> None:
     if torch.cuda.is_available():
         pytest.skip("the tests run on the GPU")
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", str(Path(__file__).parent)],
+        # The golden files' maps are too large for an interpreter.
+        [sys.executable, "-m", "pytest", "-q", "-k", "not golden", str(Path(__file__).parent)],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout[-4000:]
