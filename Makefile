@@ -40,4 +40,4 @@ $(ENVIRONMENT): pyproject.toml setup.py $(CONSTRAINTS)
 
 # What was built; the environment stays.
 clean:
-	rm -rf build dist ciss_fast/_native.* $(NATIVE)
+	rm -rf build dist ciss_fast/_native.* ciss_fast/_cuda.* $(NATIVE)
