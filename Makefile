@@ -21,7 +21,7 @@ demo: native
 	$(RUN) -m ciss_fast.demo $(ARGS)
 
 test: native
-	$(RUN) -m pytest -n $(PROCESSES) --maxprocesses 8 --dist loadfile $(ARGS)
+	$(RUN) -m pytest -n $(PROCESSES) --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(ENVIRONMENT)
 	$(RUN) -m ruff check .

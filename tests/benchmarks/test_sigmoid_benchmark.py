@@ -29,7 +29,7 @@ def case_named(name: str) -> SigmoidCase:
 def test_table_and_json(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "measure_rates", lambda: {})  # takes seconds, and a traffic floor needs none
+    monkeypatch.setattr(machine, "measure_rates", lambda device: {})  # takes seconds, and a traffic floor needs none
     arguments = ["sigmoid_loss", "--quick", "--no-compile", "--threads", "1", "--no-memory"]
     assert main([*arguments, "--cases", "voc-smooth,voc-rough,voc-base-step", "--output", str(tmp_path)]) == 0
     output = capsys.readouterr().out

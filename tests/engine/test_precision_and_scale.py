@@ -27,7 +27,7 @@ def largest_difference(run, other, step=0):
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
-@pytest.mark.parametrize("method", ["ft", "dkd"])
+@pytest.mark.parametrize("method", ["ft", pytest.param("dkd", marks=pytest.mark.slow)])
 def test_parts_of_a_batch_train_to_what_the_whole_trains_to(tmp_path, tiny_train, method):
     """With frozen batch norms and no dropout, within rounding; the losses of the parts are means over equal areas."""
     settings = {**BASE, "method": method, "freeze_batch_norm": "all", "dropout": 0}
@@ -125,6 +125,7 @@ def test_an_overflowing_update_is_left_out():
     assert parameter.item() == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_networks_train_to_the_same_weights(tmp_path, tiny_train, monkeypatch):
     """Through the compiler's front end, without generated code."""
     compiled = []

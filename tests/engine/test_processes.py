@@ -87,11 +87,10 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_two_processes_train_to_the_numbers_of_one_and_go_on_to_the_same_bits(tmp_path, tiny_config, tiny_train):
+def test_two_processes_train_to_the_numbers_of_one(tmp_path, tiny_config, tiny_train):
     start = tiny_train(tmp_path / "start", **{**SETTINGS, "lr_base": 1e-9, "lr_later": 1e-9})
     single = tiny_train(tmp_path / "single", **{**SETTINGS, "accumulate": 2})
-    for name in ("two", "killed"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "two").mkdir()
     results = finish(two_processes(arguments(tmp_path / "two", tiny_config, SETTINGS)))
     two = tmp_path / "two" / "run"
     assert "mIoU" in results[0][0] and results[1] == ("", "")  # one of them speaks
@@ -105,9 +104,14 @@ def test_two_processes_train_to_the_numbers_of_one_and_go_on_to_the_same_bits(tm
     counts = [np.load(ResultsFolder(run).evaluation_path(1))["confusion"].sum() for run in (two, single)]
     assert counts[0] == counts[1]  # every test image once
 
-    # Killed in the middle of step 1, then started again.
+
+@pytest.mark.slow
+def test_two_killed_processes_go_on_to_the_same_bits(tmp_path, tiny_config):
+    for name in ("two", "killed"):
+        (tmp_path / name).mkdir()
+    finish(two_processes(arguments(tmp_path / "two", tiny_config, SETTINGS)))
     command = arguments(tmp_path / "killed", tiny_config, SETTINGS)
-    killed = two_processes(command, KILLED)
+    killed = two_processes(command, KILLED)  # in the middle of step 1
     assert {process.wait(timeout=240) for process in killed} & {-signal.SIGKILL}
     for process in killed:
         process.communicate()
@@ -115,7 +119,7 @@ def test_two_processes_train_to_the_numbers_of_one_and_go_on_to_the_same_bits(tm
     assert saved.step == 1 and len(saved.progress["random"]) == 2
     finish(two_processes(command))
     for step in (0, 1):
-        assert difference(tmp_path / "killed" / "run", two, step) == 0
+        assert difference(tmp_path / "killed" / "run", tmp_path / "two" / "run", step) == 0
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def assert_same_outcome(run: Path, whole: Path) -> None:
     assert not progress_path(run).exists()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_interrupted_again_and_again(whole_run, tmp_path, tiny_train, updates_before_interruption, workers):
     """Before the first save, in the middle of epochs, at the end of one, in the last iteration."""
     saved = 0
