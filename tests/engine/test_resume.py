@@ -220,7 +220,10 @@ def test_base_step_taken_over_has_only_its_training_done(whole_run, staged_metho
     assert not torch.equal(*(model["classifiers.0.bias"] for model in models))
 
 
-@pytest.mark.parametrize("damage", ["garbage", "truncated", "one bit"])
+@pytest.mark.parametrize(
+    "damage",
+    [pytest.param("garbage", marks=pytest.mark.slow), pytest.param("truncated", marks=pytest.mark.slow), "one bit"],
+)
 def test_instead_of_a_damaged_progress_the_one_before_is_taken(
     whole_run, tmp_path, tiny_train, updates_before_interruption, damage
 ):

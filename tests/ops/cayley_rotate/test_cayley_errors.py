@@ -94,7 +94,7 @@ def test_the_class_that_cannot_be_solved_is_named(cayley_inputs) -> None:
 
 
 def test_unknown_backend() -> None:
-    with pytest.raises(ValueError, match="^cayley_rotate: backend must be one of reference, cpu, triton, cuda, got 'gpu'"):
+    with pytest.raises(ValueError, match="^cayley_rotate: backend must be one of .*, triton, cuda, got 'gpu'"):
         ciss_fast.cayley_rotate(PARAMS, VECTORS, backend="gpu")
 
 

@@ -143,7 +143,7 @@ def test_unchecked_wrong_labels_are_negatives(sigmoid_inputs, sigmoid_evaluate, 
 
 
 def test_unknown_backend() -> None:
-    with pytest.raises(ValueError, match="^sigmoid_loss: backend must be one of reference, cpu, triton, cuda, got 'gpu'"):
+    with pytest.raises(ValueError, match="^sigmoid_loss: backend must be one of .*, triton, cuda, got 'gpu'"):
         call("gpu")
 
 

@@ -168,7 +168,7 @@ def test_unchecked_wrong_labels_count_as_ignored(softmax_inputs, softmax_evaluat
 
 
 def test_unknown_backend() -> None:
-    with pytest.raises(ValueError, match="^softmax_loss: backend must be one of reference, cpu, triton, cuda, got 'gpu'"):
+    with pytest.raises(ValueError, match="^softmax_loss: backend must be one of .*, triton, cuda, got 'gpu'"):
         call("gpu")
 
 
