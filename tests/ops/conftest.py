@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from ciss_fast import cuda_runtime
+from ciss_fast import cuda_runtime, native
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -36,3 +38,28 @@ def emulated_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
     library = emulated_library()
     monkeypatch.setattr(cuda_runtime, "_load", lambda: (library, None))
+
+
+@pytest.fixture(scope="session")
+def run_in_instruction_set(repository: Path) -> Callable[..., str]:
+    """Function from an instruction set's name, code and arguments to what the code prints in a process of its own.
+
+    The process has the kernels of the set. Skips where it is not compiled in or the processor does not run it; fails
+    where the code does.
+    """
+
+    def run(name: str, code: str, *arguments: str) -> str:
+        if name not in native.library.compiled_instruction_sets():
+            pytest.skip(f"{name} is not compiled in")
+        finished = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env={**os.environ, "CISS_FAST_ISA": name, "PYTHONPATH": str(repository)},
+            capture_output=True,
+            text=True,
+        )
+        if f"does not run {name}" in finished.stderr:
+            pytest.skip(f"this processor does not run {name}")
+        assert finished.returncode == 0, finished.stderr[-2000:]
+        return finished.stdout
+
+    return run

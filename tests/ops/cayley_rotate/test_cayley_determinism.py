@@ -57,15 +57,6 @@ def test_bits_change_with_the_inputs(cayley_inputs, cayley_evaluate) -> None:
     assert torch.equal(result.rotated[:2], expected.rotated[:2]) and not torch.equal(result.rotated, expected.rotated)
 
 
-@pytest.fixture
-def nan_filled(monkeypatch) -> None:
-    """Every tensor torch makes without initialising it is full of NaN (integers: of the largest number)."""
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize(("classes", "dimension", "vectors"), CASES)

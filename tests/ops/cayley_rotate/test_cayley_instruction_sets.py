@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-from ciss_fast import native
 
 pytestmark = pytest.mark.usefixtures("needs_kernel")
 
@@ -80,17 +75,6 @@ def golden_files(request) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_instruction_set(repository, golden_files, name) -> None:
-    if name not in native.library.compiled_instruction_sets():
-        pytest.skip(f"{name} is not compiled in")
-    conftest = Path(__file__).with_name("conftest.py")
-    finished = subprocess.run(
-        [sys.executable, "-c", CHECKS, str(conftest), *golden_files],
-        env={**os.environ, "CISS_FAST_ISA": name, "PYTHONPATH": str(repository)},
-        capture_output=True,
-        text=True,
-    )
-    if f"does not run {name}" in finished.stderr:
-        pytest.skip(f"this processor does not run {name}")
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    assert finished.stdout == f"{name} {len(golden_files)}\n"
+def test_instruction_set(run_in_instruction_set, golden_files, name) -> None:
+    conftest = str(Path(__file__).with_name("conftest.py"))
+    assert run_in_instruction_set(name, CHECKS, conftest, *golden_files) == f"{name} {len(golden_files)}\n"

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-from ciss_fast import native
 
 CHECKS = """
 import importlib.util, sys
@@ -46,15 +41,6 @@ print(native.library.instruction_set())
 
 
 @pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_instruction_set(name, kernel, repository) -> None:
-    if name not in native.library.compiled_instruction_sets():
-        pytest.skip(f"{name} is not compiled in")
+def test_instruction_set(name, kernel, run_in_instruction_set) -> None:
     conftest = str(Path(__file__).with_name("conftest.py"))
-    environment = {**os.environ, "CISS_FAST_ISA": name, "PYTHONPATH": str(repository)}
-    finished = subprocess.run(
-        [sys.executable, "-c", CHECKS, conftest], env=environment, capture_output=True, text=True
-    )
-    if f"does not run {name}" in finished.stderr:
-        pytest.skip(f"this processor does not run {name}")
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    assert finished.stdout == f"{name}\n"
+    assert run_in_instruction_set(name, CHECKS, conftest) == f"{name}\n"

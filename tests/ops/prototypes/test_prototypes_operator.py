@@ -91,15 +91,6 @@ def test_bits_change_with_the_inputs(kernel, prototype_inputs) -> None:
     assert not same(torch.ops.ciss_fast.prototypes(*inputs, 10.0), expected)
 
 
-@pytest.fixture
-def nan_filled(monkeypatch):
-    """Every tensor torch makes without initialising it is full of NaN."""
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_what_fresh_memory_holds_does_not_leak(sizes, dtype, kernel, prototype_inputs, request) -> None:

@@ -63,15 +63,6 @@ def test_images_do_not_depend_on_their_place_in_the_batch(
         torch.testing.assert_close(backwards.total, result.total, rtol=1e-6, atol=0)
 
 
-@pytest.fixture
-def nan_filled(monkeypatch) -> None:
-    """Every tensor torch makes without initialising it is full of NaN."""
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 def test_fresh_memory_is_filled(nan_filled) -> None:
     x = torch.zeros(2, 3, 4, 5)
     assert torch.empty_like(x, dtype=torch.float64).isnan().all() and x.new_empty(3).isnan().all()

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-from ciss_fast import native
 
 pytestmark = pytest.mark.usefixtures("needs_kernel")
 
@@ -66,16 +61,6 @@ print(native.library.instruction_set())
 
 
 @pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_instruction_set(repository, name) -> None:
-    if name not in native.library.compiled_instruction_sets():
-        pytest.skip(f"{name} is not compiled in")
-    finished = subprocess.run(
-        [sys.executable, "-c", CHECKS, str(Path(__file__).with_name("conftest.py"))],
-        env={**os.environ, "CISS_FAST_ISA": name, "PYTHONPATH": str(repository)},
-        capture_output=True,
-        text=True,
-    )
-    if f"does not run {name}" in finished.stderr:
-        pytest.skip(f"this processor does not run {name}")
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    assert finished.stdout == f"{name}\n"
+def test_instruction_set(run_in_instruction_set, name) -> None:
+    conftest = str(Path(__file__).with_name("conftest.py"))
+    assert run_in_instruction_set(name, CHECKS, conftest) == f"{name}\n"

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import ciss_fast
-from ciss_fast import native
 
 needs_kernel = pytest.mark.usefixtures("needs_kernel")
 SHAPES = [  # classes, dimension, groups, outputs
@@ -236,16 +232,6 @@ print(native.library.instruction_set())
 
 @needs_kernel
 @pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_instruction_sets(repository, name) -> None:
-    if name not in native.library.compiled_instruction_sets():
-        pytest.skip(f"{name} is not compiled in")
-    finished = subprocess.run(
-        [sys.executable, "-c", CHECKS, str(Path(__file__).with_name("conftest.py")), repr(SHAPES)],
-        env={**os.environ, "CISS_FAST_ISA": name, "PYTHONPATH": str(repository)},
-        capture_output=True,
-        text=True,
-    )
-    if f"does not run {name}" in finished.stderr:
-        pytest.skip(f"this processor does not run {name}")
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    assert finished.stdout == f"{name}\n"
+def test_instruction_sets(run_in_instruction_set, name) -> None:
+    conftest = str(Path(__file__).with_name("conftest.py"))
+    assert run_in_instruction_set(name, CHECKS, conftest, repr(SHAPES)) == f"{name}\n"
