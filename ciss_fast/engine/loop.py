@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ciss_fast.engine.interruption import DeferredInterruption
-from ciss_fast.engine.processes import Processes
+from ciss_fast.engine.processes import ALONE, Processes
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.resume import LogEntry, StepProgress
 from ciss_fast.engine.schedule import PolySchedule
@@ -36,7 +36,7 @@ class LossLog:
         entries: list[LogEntry],
         sink: Callable[[LogEntry], None],
         first: int = 0,
-        processes: Processes = Processes(),  # noqa: B008  (a single one, which has no state)
+        processes: Processes = ALONE,
     ) -> None:
         self.every, self.entries, self.sink, self.first, self.processes = every, entries, sink, first, processes
         self.pending: list[dict[str, Tensor]] = []

@@ -30,7 +30,7 @@ from ciss_fast.data import (
 from ciss_fast.data.dataset import check_options
 from ciss_fast.engine.config import Config
 from ciss_fast.engine.effective_config import effective_config, method_settings, published_dataset
-from ciss_fast.engine.processes import Processes
+from ciss_fast.engine.processes import ALONE, Processes
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.seeding import step_seed
 from ciss_fast.errors import ConfigError, DataError
@@ -79,7 +79,7 @@ class Plan:
         step: int,
         replay: Sequence[int] = (),
         stream: int = 0,
-        processes: Processes = Processes(),  # noqa: B008  (a single one, which has no state)
+        processes: Processes = ALONE,
     ) -> StepBatches:
         """The augmented training batches of a step, from its images and ``replay``, see `training_set`; of several
         processes each gets its part of every batch.
@@ -111,7 +111,7 @@ class Plan:
     def test_batches(
         self,
         step: int,
-        processes: Processes = Processes(),  # noqa: B008
+        processes: Processes = ALONE,
     ) -> StepBatches:
         """The images that the model after a step is scored on, same-size ones together; of several processes each
         gets some.

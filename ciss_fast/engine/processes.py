@@ -91,6 +91,10 @@ class Processes:
         return batch_size // self.count
 
 
+ALONE = Processes()
+"""A single process, which has nothing to exchange."""
+
+
 def processes_of_environment() -> tuple[int, int]:
     """Number of processes and this one's among those on its machine, as ``torchrun`` says; (1, 0) without it."""
     return int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
@@ -101,7 +105,7 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     """The processes that ``torchrun`` has started, connected (NCCL between GPUs, Gloo else); without it, one."""
     count, _ = processes_of_environment()
     if count == 1:
-        yield Processes()
+        yield ALONE
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)

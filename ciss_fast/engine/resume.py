@@ -13,7 +13,7 @@ import torch
 
 from ciss_fast.engine.checkpoint import StepCheckpoint, load_weights, save_checkpoint
 from ciss_fast.engine.config import RunConfig
-from ciss_fast.engine.processes import Processes
+from ciss_fast.engine.processes import ALONE, Processes
 from ciss_fast.engine.seeding import random_state, set_random_state
 from ciss_fast.methods.stage import Stage
 
@@ -58,7 +58,7 @@ class StepProgress:
         checkpoint: StepCheckpoint,
         model: torch.nn.Module,
         settings: RunConfig,
-        processes: Processes = Processes(),  # noqa: B008  (a single one, which has no state)
+        processes: Processes = ALONE,
     ) -> None:
         self.run, self.model, self.settings = run, model, settings
         self.processes = self.together = processes
@@ -108,7 +108,7 @@ class StepProgress:
             stage.run(context)
             return context.results
         self._random_of_waiting = everyone.gather(random_state())
-        self.together = Processes()
+        self.together = ALONE
         if everyone.is_first:
             stage.run(context)
         self.together, self._random_of_waiting = everyone, []

@@ -22,7 +22,7 @@ from ciss_fast.engine.evaluate import confusion_matrix, predict_images
 from ciss_fast.engine.metrics import compute_scores
 from ciss_fast.engine.plan import Plan
 from ciss_fast.engine.precision import Precision
-from ciss_fast.engine.processes import Processes
+from ciss_fast.engine.processes import ALONE, Processes
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.trained_model import model_of
 from ciss_fast.errors import CheckpointError, ConfigError
@@ -36,7 +36,7 @@ def run_tests(
     model: SegmentationModel,
     precision: Precision,
     reporter: Reporter,
-    processes: Processes = Processes(),  # noqa: B008  (a single one, which has no state)
+    processes: Processes = ALONE,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """The confusion matrix (channels) over a step's test images, which the processes share, and the predicted class
     ids of the previews.
