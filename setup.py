@@ -2,9 +2,11 @@
 
 Environment variables:
     CISS_FAST_NATIVE=0              install without the native library (the reference implementations serve)
-    CISS_FAST_CUDA=0|1              without, or with, the library of CUDA kernels. It needs nvcc, on the PATH or in
-                                    CUDACXX. Default: with it where nvcc is found, unless the torch that is installed is
-                                    built without CUDA. CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES=90 for one architecture
+    CISS_FAST_CUDA=0|1              without, or with, the library of CUDA kernels. It needs nvcc 11.8 or newer, on the
+                                    PATH or in CUDACXX. Default: with it where nvcc is found, unless the torch that is
+                                    installed is built without CUDA; an nvcc that fails is then a warning, and the
+                                    installation goes on without CUDA kernels. With 1 it is an error.
+                                    CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES=90 for one architecture
     CMAKE_ARGS                      further arguments for CMake, separated by spaces
     CMAKE_BUILD_PARALLEL_LEVEL      compiler processes at a time (default: Ninja's choice)
 """
@@ -26,7 +28,10 @@ ROOT = Path(__file__).resolve().parent
 
 
 class CMakeBuild(build_ext):
-    """`build_ext` for extensions whose sources and options are CMakeLists.txt's business; targets have their names."""
+    """`build_ext` for extensions whose sources and options are CMakeLists.txt's business; targets have their names.
+
+    The library of CUDA kernels comes last and is configured for by itself: what fails there does the other one no harm.
+    """
 
     configured = False
 
@@ -41,28 +46,34 @@ class CMakeBuild(build_ext):
             (build / "CMakeCache.txt").unlink(missing_ok=True)
             for remembered in build.glob("CMakeFiles/[0-9]*"):
                 shutil.rmtree(remembered)
-        output = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        self.configured = True
+        library, name = Path(self.get_ext_fullpath(ext.name)).resolve(), ext.name.split(".")[-1]
         configure = [
             "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
             "-DCMAKE_BUILD_TYPE=Release",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-            f"-DCISS_FAST_OUTPUT_DIRECTORY={output}",
-            f"-DCISS_FAST_CUDA={'ON' if cuda_wanted() else 'OFF'}",
+            f"-DCISS_FAST_OUTPUT_DIRECTORY={library.parent}",
+            f"-DCISS_FAST_CUDA={'ON' if name == '_cuda' else 'OFF'}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]  # fmt: skip
         try:
-            if not self.configured:
-                subprocess.run(configure, check=True)
-            self.configured = True
-            subprocess.run(["cmake", "--build", str(build), "--target", ext.name.split(".")[-1]], check=True)
+            subprocess.run(configure, check=True)
+            subprocess.run(["cmake", "--build", str(build), "--target", name], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
+            library.unlink(missing_ok=True)  # an older one must not pass for this one
             cause = error if isinstance(error, OSError) else "its message is above"
-            raise CompileError(
-                f"the native library of ciss_fast was not built ({cause}). It needs CMake, Ninja and a "
-                "C++17 compiler, GCC or Clang; for the CUDA kernels nvcc. CISS_FAST_NATIVE=0 installs without it, "
-                "CISS_FAST_CUDA=0 without CUDA kernels."
-            ) from error
+            raise CompileError(f"{FAILURES[name]} ({cause}). {REMEDIES[name]}") from error
+
+
+FAILURES = {
+    "_native": "the native library of ciss_fast was not built",
+    "_cuda": "the CUDA kernels of ciss_fast were not built",
+}
+REMEDIES = {
+    "_native": "It needs CMake, Ninja and a C++17 compiler, GCC or Clang. CISS_FAST_NATIVE=0 installs without it.",
+    "_cuda": "They need nvcc 11.8 or newer and a C++ compiler it takes. CISS_FAST_CUDA=0 installs without them.",
+}
 
 
 def switch(variable: str, default: bool) -> bool:
@@ -90,8 +101,7 @@ def torch_without_cuda() -> bool:
     return version.is_file() and re.search(r"^cuda\b[^=]*= None$", version.read_text(), re.MULTILINE) is not None
 
 
-names = ["_native"] * native_wanted() + ["_cuda"] * cuda_wanted()
-setup(
-    ext_modules=[Extension(f"ciss_fast.{name}", sources=[]) for name in names],
-    cmdclass={"build_ext": CMakeBuild},
-)
+extensions = [Extension("ciss_fast._native", sources=[])] * native_wanted()
+# Optional unless asked for: setuptools turns its failure into a warning.
+extensions += [Extension("ciss_fast._cuda", sources=[], optional="CISS_FAST_CUDA" not in os.environ)] * cuda_wanted()
+setup(ext_modules=extensions, cmdclass={"build_ext": CMakeBuild})

@@ -12,43 +12,71 @@ import torch
 from torch import Tensor
 
 _NAME = "ciss_fast._cuda"
-OLDEST_DRIVER_CAPABILITY = (8, 0)
-"""Compute capability that the kernels are compiled for at least."""
 
 
 @functools.cache
-def _load() -> tuple[ModuleType | None, str | None]:
+def module_or_reason() -> tuple[ModuleType | None, str | None]:
+    """The module ``ciss_fast._cuda``, or why there is none, in one line. It is loaded even where no GPU is."""
     try:
         return importlib.import_module(_NAME), None
     except ModuleNotFoundError as error:
         if error.name != _NAME:
             raise
-        return None, "ciss_fast was built without CUDA kernels (nvcc and CISS_FAST_CUDA=1)"
+        return None, "ciss_fast was built without CUDA kernels (nvcc; CISS_FAST_CUDA=1 insists)"
     except ImportError as error:
         return None, f"{_NAME} cannot be loaded: {error}"
 
 
 def emulating() -> bool:
     """Whether the library is the one of the tests, whose kernels run on the CPU, on CPU tensors."""
-    module = _load()[0]
+    module = module_or_reason()[0]
     return module is not None and module.compiler == "emulation"
 
 
 def reason_without() -> str | None:
     """Why CUDA kernels cannot run here, in one line; None where they can."""
-    if _load()[1] is not None or emulating():
-        return _load()[1]
+    if module_or_reason()[1] is not None or emulating():
+        return module_or_reason()[1]
     if not torch.cuda.is_available():
         return "no GPU"
-    capability = torch.cuda.get_device_capability()
-    if capability < OLDEST_DRIVER_CAPABILITY:
-        return f"the kernels need compute capability 8.0 or newer, the GPU has {capability[0]}.{capability[1]}"
+    module = library()
+    if _major(module.driver_version()) < _major(module.runtime_version()):
+        runtime, driver = version_text(module.runtime_version()), version_text(module.driver_version())
+        return f"the kernels need a driver for CUDA {runtime}, the one installed is for CUDA {driver}"
+    major, minor = torch.cuda.get_device_capability()
+    if not compiled_for(module.architectures, (major, minor)):
+        return f"the kernels are compiled for {module.architectures}, the GPU has compute capability {major}.{minor}"
     return None
+
+
+def compiled_for(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether a GPU can run kernels of ``architectures``, CMake's names separated by spaces.
+
+    "86-real" is machine code, for its own major number from its minor number on; "90-virtual" is PTX, for everything as
+    new; "90" is both.
+    """
+    for entry in architectures.split():
+        number, _, kind = entry.partition("-")
+        if not number.isdecimal():  # "native", "90a": who compiles for these knows
+            return True
+        of_entry = divmod(int(number), 10)
+        if of_entry <= capability and (kind != "real" or of_entry[0] == capability[0]):
+            return True
+    return False
+
+
+def version_text(version: int) -> str:
+    """ "13.0" for CUDA's 13000; "none" for 0."""
+    return f"{_major(version)}.{version % 1000 // 10}" if version else "none"
+
+
+def _major(version: int) -> int:
+    return version // 1000
 
 
 def library() -> ModuleType:
     """The module ``ciss_fast._cuda``. Raises RuntimeError, with the reason, where it is missing."""
-    module, reason = _load()
+    module, reason = module_or_reason()
     if module is None:
         raise RuntimeError(reason)
     return module

@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 
 import ciss_fast
-from ciss_fast import backends, native, triton_runtime
+from ciss_fast import backends, cuda_runtime, native, triton_runtime
 
 
 def report() -> str:
@@ -21,6 +21,7 @@ def report() -> str:
         ("platform", platform.platform()),
         *_native_facts(),
         ("CUDA device", _cuda()),
+        *_cuda_kernel_facts(),
         ("Triton", _triton()),
     ]
     width = max(len(name) for name, _ in facts)
@@ -57,11 +58,28 @@ def _cuda() -> str:
     return f"{', '.join(names)} (CUDA {torch.version.cuda})"
 
 
+def _cuda_kernel_facts() -> list[tuple[str, str]]:
+    module, reason = cuda_runtime.module_or_reason()
+    if module is None:
+        return [("CUDA kernels", f"no: {reason}")]
+    driver = module.driver_version()
+    return [
+        ("CUDA kernels", f"yes, compiled with {module.compiler}"),
+        ("  architectures", module.architectures or "none"),
+        ("  CUDA runtime", f"{cuda_runtime.version_text(module.runtime_version())}, linked statically"),
+        ("  driver for", f"CUDA {cuda_runtime.version_text(driver)}" if driver else "no driver found"),
+    ]
+
+
 def _triton() -> str:
     try:
-        return f"yes, {importlib.import_module('triton').__version__}"
+        version = importlib.import_module("triton").__version__
     except ImportError as error:
         return f"no: {error}"
+    oldest = ".".join(map(str, triton_runtime.OLDEST))
+    if triton_runtime.interpreting():
+        return f"yes, {version} (kernels need {oldest} or newer); interpreting on the CPU, TRITON_INTERPRET is set"
+    return f"yes, {version} (kernels need {oldest} or newer)"
 
 
 def _backend_lines() -> list[str]:

@@ -9,6 +9,7 @@
 #include "cuda/cayley_rotate.h"
 #include "cuda/sigmoid_loss.h"
 #include "cuda/softmax_loss.h"
+#include "cuda/versions.h"
 #include "tensor_arguments.h"
 
 namespace py = pybind11;
@@ -112,6 +113,8 @@ PYBIND11_MODULE(_cuda, module) {
   module.attr("compiler") = "emulation";
   module.attr("architectures") = "";
 #endif
+  module.def("runtime_version", &ciss::cuda::runtime_version);
+  module.def("driver_version", &ciss::cuda::driver_version);
   module.def("softmax_loss", &ciss::softmax_loss_of_tensors, py::arg("student"), py::arg("student_type"),
              py::arg("student_strides"), py::arg("teacher"), py::arg("teacher_type"), py::arg("teacher_strides"),
              py::arg("label"), py::arg("label_type"), py::arg("label_strides"), py::arg("gradient"),

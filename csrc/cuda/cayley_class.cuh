@@ -72,21 +72,21 @@ struct CayleyNorm {
 };
 
 CISS_DEVICE bool is_finite(float x) { return x - x == 0; }
+CISS_DEVICE float not_a_number() { return __uint_as_float(0x7fc00000u); }
 
 // The gradient on the parameters of a class from all its vectors; by the whole block, rows dealt out to warps.
-CISS_DEVICE void write_cayley_gradient(const CayleyTask& task, int64_t item, bool not_a_number) {
+CISS_DEVICE void write_cayley_gradient(const CayleyTask& task, int64_t item, bool solved) {
   const int dimension = int(task.dimension), lane = int(threadIdx.x) % WARP;
   const Triangle triangle = {nullptr, dimension};
   const int64_t first = item * task.vectors * task.dimension;
   const float *y = task.forward_solutions + first, *x = task.solutions + first;
   float* const out = task.grad_params + item * task.param_count();
-  const float nan = __uint_as_float(0x7fc00000u);
   for (int i = int(threadIdx.x) / WARP; i + 1 < dimension; i += CAYLEY_WARPS)
     for (int j = i + 1 + lane; j < dimension; j += WARP) {
       float sum = 0;
       for (int64_t v = 0; v < task.vectors * task.dimension; v += task.dimension)
         sum += y[v + i] * x[v + j] - x[v + i] * y[v + j];
-      out[triangle.place(i, j)] = not_a_number ? nan : sum;
+      out[triangle.place(i, j)] = solved ? sum : not_a_number();
     }
 }
 

@@ -11,55 +11,28 @@ constexpr int MOST_SLOTS = 64;  // classes that are worked on at a time, each wi
 
 class CayleyElimination {
  public:
+  double* scratch;  // for sums over the block
+
   static size_t shared_bytes(int64_t dimension) {
     return size_t(CAYLEY_WARPS * dimension) * 3 * sizeof(double) + (CAYLEY_WARPS + 1) * sizeof(double);
   }
 
   // matrix [dimension, dimension], column by column.
   CISS_DEVICE CayleyElimination(const CayleyTask& task, int64_t item, double* matrix, unsigned char* memory)
-      : task(task), item(item), size(int(task.dimension)), thread(int(threadIdx.x)), lane(thread % WARP),
-        warp(thread / WARP), triangle{task.params + item * task.param_count(), size}, matrix(matrix) {
+      : size(int(task.dimension)), thread(int(threadIdx.x)), lane(thread % WARP), warp(thread / WARP),
+        half(0.5 * task.sign), triangle{task.params + item * task.param_count(), size}, matrix(matrix) {
     scratch = reinterpret_cast<double*>(memory);
     b = scratch + CAYLEY_WARPS + 1 + warp * 3 * size;
     x = b + size;
     correction = x + size;
   }
 
-  // Whether the results are as accurate as wanted; where they are not they are NaN.
-  CISS_DEVICE bool run() {
+  // I + sign S = L U in place, L with a unit diagonal; by the whole block. False where a parameter is not finite.
+  CISS_DEVICE bool factorise() {
     float poison = 0;
-    for (int64_t i = thread; i < task.param_count(); i += CAYLEY_THREADS) poison += triangle.entries[i] * 0;
-    const bool finite = block_sum(double(poison), scratch) == 0;
-    double worst = 0;
-    if (finite) {
-      factorise();
-      for (int64_t i = warp; i < task.vectors; i += CAYLEY_WARPS) {
-        const double error = solve(i);
-        worst = error <= worst ? worst : error;
-      }
-    }
-    // NaN where one of the warps' vectors is not solved.
-    const bool solved = block_sum(worst <= CAYLEY_ACCEPTED ? 0. : 1., scratch) == 0;
-    if (!finite || !solved) write_not_a_number();
-    __syncthreads();
-    if (task.grad_params) write_cayley_gradient(task, item, !finite || !solved);
-    __syncthreads();  // the next class uses the same memory
-    return solved;
-  }
-
- private:
-  const CayleyTask& task;
-  const int64_t item;
-  const int size, thread, lane, warp;
-  const Triangle triangle;
-  double* const matrix;
-  double *scratch, *b, *x, *correction;  // the vectors are the warp's own
-
-  CISS_DEVICE double& at(int i, int j) const { return matrix[int64_t(j) * size + i]; }
-
-  // I + S = L U in place, L with a unit diagonal.
-  CISS_DEVICE void factorise() {
-    const double half = 0.5 * task.sign;
+    const int64_t entries = int64_t(size) * (size - 1) / 2;
+    for (int64_t i = thread; i < entries; i += CAYLEY_THREADS) poison += triangle.entries[i] * 0;
+    if (block_sum(double(poison), scratch) != 0) return false;
     for (int j = warp; j < size; j += CAYLEY_WARPS)
       for (int i = lane; i < size; i += WARP)
         at(i, j) = i == j  ? 1.
@@ -76,12 +49,12 @@ class CayleyElimination {
       }
       __syncthreads();
     }
+    return true;
   }
 
-  // By a warp. Returns the norm of the residual over that of the right side.
-  CISS_DEVICE double solve(int64_t number) {
-    const int64_t offset = (item * task.vectors + number) * size;
-    const float* const right_side = task.right_sides + offset;
+  // (I + sign S) solution = right_side, or with the transposed matrix; by a warp, `right_side` in any memory. Returns the
+  // norm of the residual over that of the right side.
+  CISS_DEVICE double solve(bool transposed, const float* right_side, float* solution) {
     double largest = 0;
     bool finite = true;
     for (int i = lane; i < size; i += WARP) {
@@ -101,18 +74,25 @@ class CayleyElimination {
     do {
       before = error;
       __syncwarp();
-      substitute();
+      if (transposed)
+        substitute_transposed();
+      else
+        substitute();
       for (int i = lane; i < size; i += WARP) x[i] += correction[i];
-      error = subtract();
+      error = subtract(transposed ? -half : half);
     } while (error > CAYLEY_WANTED * norm && error < 0.1 * before);
-    const double scale = finite ? largest : double(__uint_as_float(0x7fc00000u));
-    for (int i = lane; i < size; i += WARP) {
-      const float solution = float(x[i] * scale);
-      task.solutions[offset + i] = solution;
-      task.rotated[offset + i] = 2 * solution - right_side[i];
-    }
+    const double scale = finite ? largest : double(not_a_number());
+    for (int i = lane; i < size; i += WARP) solution[i] = float(x[i] * scale);
     return norm > 0 ? error / norm : 0;
   }
+ private:
+  const int size, thread, lane, warp;
+  const double half;
+  const Triangle triangle;
+  double* const matrix;
+  double *b, *x, *correction;  // the warp's own
+
+  CISS_DEVICE double& at(int i, int j) const { return matrix[int64_t(j) * size + i]; }
 
   // correction = (L U)^-1 correction.
   CISS_DEVICE void substitute() {
@@ -131,9 +111,26 @@ class CayleyElimination {
     }
   }
 
-  // correction = b - (I + S) x, from the parameters themselves; returns its norm.
-  CISS_DEVICE double subtract() {
-    const double half = 0.5 * task.sign;
+  // correction = (U^T L^T)^-1 correction: rows of the transposed factors are columns of the matrix.
+  CISS_DEVICE void substitute_transposed() {
+    for (int k = 0; k < size; k++) {
+      double known = 0;
+      for (int i = lane; i < k; i += WARP) known += at(i, k) * correction[i];
+      known = warp_sum(known);
+      if (lane == 0) correction[k] = (correction[k] - known) / at(k, k);
+      __syncwarp();
+    }
+    for (int k = size - 1; k >= 0; k--) {
+      double known = 0;
+      for (int i = k + 1 + lane; i < size; i += WARP) known += at(i, k) * correction[i];
+      known = warp_sum(known);
+      if (lane == 0) correction[k] -= known;
+      __syncwarp();
+    }
+  }
+
+  // correction = b - (x + half (U - U^T) x), from the parameters themselves; returns its norm.
+  CISS_DEVICE double subtract(double half) {
     __syncwarp();
     for (int i = 0; i < size; i++) {
       const double right = triangle.right_part_of_warp(i, x, lane);
@@ -148,39 +145,7 @@ class CayleyElimination {
     }
     return sqrt(warp_sum(squares));
   }
-
-  CISS_DEVICE void write_not_a_number() const {
-    const float nan = __uint_as_float(0x7fc00000u);
-    const int64_t first = item * task.vectors * size;
-    for (int64_t i = thread; i < task.vectors * size; i += CAYLEY_THREADS)
-      task.rotated[first + i] = task.solutions[first + i] = nan;
-  }
 };
-
-// Every block takes the classes with its number, plus the number of blocks, and so on. products [classes, chunks]: what
-// the iterations took.
-CISS_KERNEL __launch_bounds__(CAYLEY_THREADS) cayley_elimination_kernel(CISS_CONSTANT CayleyTask task, int chunks,
-                                                                        const int32_t* products, double* matrices) {
-  CISS_SHARED_MEMORY(memory);
-  double* const matrix = matrices + int64_t(blockIdx.x) * task.dimension * task.dimension;
-  for (int64_t item = blockIdx.x; item < task.classes; item += gridDim.x) {
-    int sum = 0;
-    bool failed = false;
-    for (int chunk = 0; chunk < chunks; chunk++) {
-      const int taken = products[item * chunks + chunk];
-      failed |= taken < 0;
-      sum += taken;
-    }
-    if (failed) sum = CayleyElimination(task, item, matrix, memory).run() ? SOLVED_DIRECTLY : NOT_SOLVED;
-    if (threadIdx.x == 0) task.iterations[item] = sum;
-  }
-}
-
-// For classes with more vectors than a block of the iterations takes, once all are solved: sums over the vectors. A NaN in
-// the solutions is one in the gradient.
-CISS_KERNEL __launch_bounds__(CAYLEY_THREADS) cayley_gradient_kernel(CISS_CONSTANT CayleyTask task) {
-  write_cayley_gradient(task, blockIdx.x, false);
-}
 
 }  // namespace cuda
 }  // namespace ciss

@@ -16,13 +16,15 @@ constexpr int FEW_PRODUCTS = 8;
 template <bool SHARED>
 class CayleySolver {
  public:
+  int products = 0;  // of the last solution
+
   static size_t shared_bytes(int64_t dimension) {
     return (SHARED ? size_t(dimension * (dimension - 1) / 2) * sizeof(float) : 0) + 8 * size_t(dimension) * sizeof(float) +
            (CAYLEY_WARPS + 1) * sizeof(double) + 16;
   }
 
   CISS_DEVICE CayleySolver(const CayleyTask& task, int64_t item, unsigned char* memory)
-      : task(task), item(item), size(int(task.dimension)), thread(int(threadIdx.x)), half(0.5f * float(task.sign)) {
+      : size(int(task.dimension)), thread(int(threadIdx.x)) {
     scratch = reinterpret_cast<double*>(memory);
     float* next = reinterpret_cast<float*>(scratch + CAYLEY_WARPS + 1);
     for (float** vector : {&b, &x, &v, &v_before, &w, &w_before, &product, &residual}) {
@@ -36,38 +38,27 @@ class CayleySolver {
     __syncthreads();
   }
 
-  // Right sides [first, end). Returns the number of products; -1 where the class has to be solved otherwise.
-  CISS_DEVICE int run(int64_t first, int64_t end) {
-    int all_products = 0;
-    for (int64_t i = first; i < end; i++) {
-      const float* const right_side = task.right_sides + (item * task.vectors + i) * size;
-      const CayleyNorm norm = norm_of(right_side);
-      const double to_unit = norm.to_unit();
-      for (int k = thread; k < size; k += CAYLEY_THREADS) b[k] = norm.finite ? float(right_side[k] * to_unit) : 0.f;
-      __syncthreads();
-      if (!solve(norm.finite && norm.largest > 0 ? 1 : 0)) return -1;
-      all_products += products;
-      const double scale = norm.finite ? norm.from_unit() : double(__uint_as_float(0x7fc00000u));
-      const int64_t offset = (item * task.vectors + i) * size;
-      for (int k = thread; k < size; k += CAYLEY_THREADS) {
-        const float solution = float(x[k] * scale);
-        task.solutions[offset + k] = solution;
-        task.rotated[offset + k] = 2 * solution - right_side[k];
-      }
-      __syncthreads();
-    }
-    return all_products;
+  // (I + sign S) solution = right_side, by the whole block; of both a thread reads and writes its own entries only. False
+  // where the class has to be solved otherwise.
+  CISS_DEVICE bool solve(int sign, const float* right_side, float* solution) {
+    half = 0.5f * float(sign);
+    const CayleyNorm norm = norm_of(right_side);
+    const double to_unit = norm.to_unit();
+    for (int k = thread; k < size; k += CAYLEY_THREADS) b[k] = norm.finite ? float(right_side[k] * to_unit) : 0.f;
+    __syncthreads();
+    if (!solve_unit(norm.finite && norm.largest > 0 ? 1 : 0)) return false;
+    const double scale = norm.finite ? norm.from_unit() : double(not_a_number());
+    for (int k = thread; k < size; k += CAYLEY_THREADS) solution[k] = float(x[k] * scale);
+    __syncthreads();
+    return true;
   }
 
  private:
-  const CayleyTask& task;
-  const int64_t item;
   const int size, thread;
-  const float half;
+  float half = 0;
   Triangle twice_skew;
   double* scratch;
   float *b, *x, *v, *v_before, *w, *w_before, *product, *residual;
-  int products = 0;
   double largest_beta = 0;  // entry of the tridiagonal matrix
 
   CISS_DEVICE CayleyNorm norm_of(const float* right_side) {
@@ -78,15 +69,7 @@ class CayleySolver {
     }
     CayleyNorm norm;
     norm.finite = block_sum(double(poison), scratch) == 0;
-    // The largest of the warps' largest, by way of their bits: these are in the order of the numbers.
-    const unsigned of_warp = __reduce_max_sync(ALL_LANES, __float_as_uint(largest));
-    __syncthreads();
-    unsigned* const of_warps = reinterpret_cast<unsigned*>(scratch);
-    if (thread % WARP == 0) of_warps[thread / WARP] = of_warp;
-    __syncthreads();
-    unsigned bits = 0;
-    for (int i = 0; i < CAYLEY_WARPS; i++) bits = of_warps[i] > bits ? of_warps[i] : bits;
-    norm.largest = double(__uint_as_float(bits));
+    norm.largest = double(block_max(largest, reinterpret_cast<float*>(scratch)));
     double squares = 0;
     if (norm.finite && norm.largest > 0)
       for (int k = thread; k < size; k += CAYLEY_THREADS) {
@@ -124,7 +107,8 @@ class CayleySolver {
     return sqrt(block_sum(squares, scratch));
   }
 
-  CISS_DEVICE bool solve(double norm) {
+  // x from b, of norm 1 or 0.
+  CISS_DEVICE bool solve_unit(double norm) {
     products = 0;
     largest_beta = 0;
     for (int k = thread; k < size; k += CAYLEY_THREADS) {
@@ -188,20 +172,6 @@ class CayleySolver {
     other = kept;
   }
 };
-
-// Blocks: x: classes; y: chunks of right sides. products [classes, chunks].
-template <bool SHARED>
-CISS_KERNEL __launch_bounds__(CAYLEY_THREADS) cayley_krylov_kernel(CISS_CONSTANT CayleyTask task, int64_t chunk,
-                                                                   int32_t* products) {
-  CISS_SHARED_MEMORY(memory);
-  const int64_t item = blockIdx.x, first = int64_t(blockIdx.y) * chunk;
-  const int64_t end = first + chunk < task.vectors ? first + chunk : task.vectors;
-  const int taken = CayleySolver<SHARED>(task, item, memory).run(first, end);
-  if (threadIdx.x == 0) products[item * gridDim.y + blockIdx.y] = taken;
-  if (taken < 0 || !task.grad_params || gridDim.y > 1) return;
-  __syncthreads();  // the solutions of other threads
-  write_cayley_gradient(task, item, false);
-}
 
 }  // namespace cuda
 }  // namespace ciss

@@ -3,8 +3,7 @@
 
 #include <algorithm>
 
-#include "cayley_elimination.cuh"
-#include "cayley_krylov.cuh"
+#include "cayley_kernels.cuh"
 #include "workspace.h"
 
 namespace ciss {

@@ -111,6 +111,17 @@ CISS_DEVICE T block_sum(T x, T* scratch) {
   return sum;
 }
 
+// The largest, NaN apart. `scratch`: a number for each warp, in shared memory.
+CISS_DEVICE float block_max(float x, float* scratch) {
+  for (int lanes = WARP / 2; lanes > 0; lanes /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, lanes));
+  __syncthreads();  // as above
+  if (threadIdx.x % WARP == 0) scratch[threadIdx.x / WARP] = x;
+  __syncthreads();
+  float largest = scratch[0];
+  for (unsigned warp = 1; warp < blockDim.x / WARP; warp++) largest = fmaxf(largest, scratch[warp]);
+  return largest;
+}
+
 // The largest of non-negative numbers; of a NaN, which counts as larger than all, something that is no number.
 CISS_DEVICE float warp_max_of_magnitudes(float x) {
   return __uint_as_float(__reduce_max_sync(ALL_LANES, __float_as_uint(fabsf(x))));

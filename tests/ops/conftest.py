@@ -37,7 +37,7 @@ def emulated_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     from cuda_emulation import emulated_library
 
     library = emulated_library()
-    monkeypatch.setattr(cuda_runtime, "_load", lambda: (library, None))
+    monkeypatch.setattr(cuda_runtime, "module_or_reason", lambda: (library, None))
 
 
 @pytest.fixture(scope="session")

@@ -68,4 +68,4 @@ def test_compiled_function(emulated_cuda) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("op", OPS)
 def test_without_a_gpu_the_table_says_why(op) -> None:
-    assert backends.table()[op]["cuda"] in ("no GPU", cuda_runtime._load()[1])
+    assert backends.table()[op]["cuda"] in ("no GPU", cuda_runtime.module_or_reason()[1])

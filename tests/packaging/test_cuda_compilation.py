@@ -1,4 +1,4 @@
-"""Every CUDA source compiles, and kernels spill no registers to speak of. Needs nvcc, no GPU."""
+"""Every CUDA source compiles, and no kernel spills registers. Needs nvcc, no GPU."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks.cuda_resources import (
     ARCHITECTURES,
     SOURCES,
     Usage,
-    allowed_spills,
     compile_and_read,
     parse,
     table,
 )
 
-NAMES = ("cayley_rotate.cu", "sigmoid_loss.cu", "softmax_loss.cu")
+WITHOUT_KERNELS = "versions.cu"
+NAMES = ("cayley_rotate.cu", "sigmoid_loss.cu", "softmax_loss.cu", WITHOUT_KERNELS)
 
 REPORT = """\
 ptxas info    : Compiling entry function '_ZN4ciss4cuda20softmax_cells_kernelILi8ELNS0_4FormE1EEEvNS0_12SoftmaxCellsE' for 'sm_90'
@@ -29,11 +29,13 @@ ptxas info    : Used 168 registers, used 1 barriers, 512 bytes smem, 424 bytes c
 
 def check(source: Path, architecture: int) -> None:
     usages = compile_and_read(source, architecture)
-    assert usages
+    assert bool(usages) == (source.name != WITHOUT_KERNELS)
     for usage in usages:
-        assert usage.spill_stores + usage.spill_loads <= allowed_spills(usage.kernel), usage
-        # 12 warps on a processor at least, which are enough for arithmetic that is unrolled this far.
-        assert usage.registers <= 168, usage
+        assert usage.spill_stores + usage.spill_loads == 0, usage
+        # 12 warps a multiprocessor at least, which are enough for arithmetic that is unrolled this far. The rotations'
+        # shared memory leaves room for one block of 8 warps, and that has registers to spare.
+        rotations = usage.kernel.startswith(("cayley", "rotation"))
+        assert usage.registers <= (255 if rotations else 168), usage
 
 
 def test_sources_are_those_that_are_compiled() -> None:

@@ -34,6 +34,8 @@ using cudaError_t = int;
 constexpr cudaError_t cudaSuccess = 0;
 enum { cudaDevAttrMaxSharedMemoryPerBlockOptin };
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated"; }
+inline cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 0; }
+inline cudaError_t cudaDriverGetVersion(int* version) { return *version = 0; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0; }
 // An H100's, or what CISS_FAST_EMULATION_SHARED says.
 inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) {
