@@ -46,7 +46,8 @@ class ByProducts {
   int64_t padded() const { return SkewTiles<Real>::padded(triangle.dimension); }
   void prepare() { twice_skew.pack(triangle.entries); }
   bool solve(int sign, const Real* b, Real* x) {
-    const int taken = krylov.solve(sign, b, x, MOST_PRODUCTS);
+    const double wanted = sign > 0 ? Accuracy<Real>::wanted : Accuracy<Real>::wanted_of_gradient;
+    const int taken = krylov.solve(sign, b, x, MOST_PRODUCTS, wanted);
     products += taken;
     return taken >= 0;
   }

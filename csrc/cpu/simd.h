@@ -131,9 +131,11 @@ CISS_INLINE bool any(Mask m) {
 
 template <class Vector>
 CISS_INLINE double sum_of_lanes(Vector v) {
-  double sum = 0;
-  for (unsigned i = 0; i < sizeof v / sizeof v[0]; i++) sum += double(v[i]);
-  return sum;
+  constexpr unsigned LANES = sizeof v / sizeof v[0], CHAINS = LANES < 4 ? LANES : 4;
+  double sums[4] = {};  // few of the additions wait for one another
+  for (unsigned i = 0; i < LANES; i += CHAINS)
+    for (unsigned k = 0; k < CHAINS; k++) sums[k] += double(v[i + k]);
+  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
 }
 
 // 2^f for |f| <= 1/2.

@@ -14,10 +14,12 @@ struct Accuracy;
 template <>
 struct Accuracy<float> {
   static constexpr double wanted = 5e-7, accepted = 1e-6;
+  static constexpr double wanted_of_gradient = 1.5e-6;  // as far as a gradient in float32 is off anyway
 };
 template <>
 struct Accuracy<double> {
   static constexpr double wanted = 1e-14, accepted = 1e-8;
+  static constexpr double wanted_of_gradient = 1e-14;
 };
 
 template <class Real>
@@ -25,8 +27,10 @@ class SkewKrylov {
  public:
   // After so many of them the residual must have come down to a tenth: it will hardly get far enough otherwise.
   static constexpr int TRIAL_PRODUCTS = 16;
-  // So many with a small S leave no room for the recurrences to drift: the residual need not be computed afresh.
-  static constexpr int FEW_PRODUCTS = 8;
+  // With so few products and a small S (the entries of the tridiagonal matrix are at most its norm) the recurrence's
+  // residual is the true one to 2e-7: it need not be computed afresh.
+  static constexpr int FEW_PRODUCTS = 56;
+  static constexpr double SMALL_BETA = 3;
 
   SkewKrylov(const SkewTiles<Real>& twice_skew, int64_t dimension, Scratch& scratch)
       : twice_skew(twice_skew), size(SkewTiles<Real>::padded(dimension)) {
@@ -38,9 +42,9 @@ class SkewKrylov {
     residual = scratch.take<Real>(size);
   }
 
-  // Solves (I + sign S) x = b for a `b` of norm 1 or 0. Returns the number of products it took; -1 where about
-  // `most_products` do not suffice or something is not finite.
-  int solve(int sign, const Real* b, Real* x, int most_products) {
+  // Solves (I + sign S) x = b for a `b` of norm 1 or 0, to a residual of about `wanted`. Returns the number of products
+  // it took; -1 where about `most_products` do not suffice or something is not finite.
+  int solve(int sign, const Real* b, Real* x, int most_products, double wanted = Accuracy<Real>::wanted) {
     half = Real(0.5) * Real(sign);
     most = most_products;
     V squares{};
@@ -53,12 +57,12 @@ class SkewKrylov {
     largest_beta = 0;
     double norm = __builtin_sqrt(sum_of_lanes(squares));
     do {
-      if (norm > 0 && !add_correction(norm, x)) return -1;
-      if (norm > 0 && products <= FEW_PRODUCTS && largest_beta < 1) break;
+      if (norm > 0 && !add_correction(norm, wanted, x)) return -1;
+      if (norm > 0 && products <= FEW_PRODUCTS && largest_beta < SMALL_BETA) break;
       const double before = norm;
       norm = subtract_from(b, x);
       if (!(norm <= 0.5 * before)) return -1;
-    } while (norm > Accuracy<Real>::accepted);
+    } while (norm > wanted / Accuracy<Real>::wanted * Accuracy<Real>::accepted);
     return products;
   }
 
@@ -75,7 +79,7 @@ class SkewKrylov {
 
   // residual = b - (I + S) x; returns its norm.
   double subtract_from(const Real* b, const Real* x) {
-    twice_skew.multiply(x, product);
+    twice_skew.multiply(x, product, products % 2);
     products++;
     V squares{};
     for (int64_t i = 0; i < size; i += L) {
@@ -86,8 +90,8 @@ class SkewKrylov {
     return __builtin_sqrt(sum_of_lanes(squares));
   }
 
-  // Adds the solution for `residual`, whose norm is given, to x. False where that takes too many products.
-  bool add_correction(double norm, Real* x) {
+  // Adds the solution for `residual`, whose norm is given, to x, to `wanted`. False where that takes too many products.
+  bool add_correction(double norm, double wanted, Real* x) {
     const Real scale = Real(1 / norm);
     for (int64_t i = 0; i < size; i += L) {
       store(v + i, load(residual + i) * scale);
@@ -95,25 +99,19 @@ class SkewKrylov {
       store(w + i, V{});
       store(w_before + i, V{});
     }
-    double beta = 0, cosine = 1, sine = 0, sine_before = 0, remaining = norm;
-    while (__builtin_fabs(remaining) > Accuracy<Real>::wanted) {
+    double beta = 0, secant = 1, sine = 0, sine_before = 0, remaining = norm;
+    while (__builtin_fabs(remaining) > wanted) {
       if (products >= most || (products == TRIAL_PRODUCTS && __builtin_fabs(remaining) > 0.1)) return false;
-      twice_skew.multiply(v, product);
+      twice_skew.multiply(v, product, products % 2);
       products++;
-      V squares{};
-      for (int64_t i = 0; i < size; i += L) {
-        const V p = load(product + i) * half + load(v_before + i) * Real(beta);
-        store(product + i, p);
-        squares += p * p;
-      }
-      const double next_beta = __builtin_sqrt(sum_of_lanes(squares));
+      const double squares = take_direction(Real(beta)), next_beta = __builtin_sqrt(squares);
       if (next_beta > largest_beta) largest_beta = next_beta;
-      const double diagonal = __builtin_sqrt(1 / (cosine * cosine) + next_beta * next_beta);
-      const double coupling = sine_before * beta;
-      cosine = 1 / (cosine * diagonal);
+      const double diagonal = __builtin_sqrt(secant * secant + squares), reciprocal = 1 / diagonal;
+      const double cosine = secant * reciprocal, coupling = sine_before * beta;
+      secant = 1 / cosine;
       sine_before = sine;
-      sine = next_beta / diagonal;
-      const Real of_v = Real(1 / diagonal), of_w = Real(coupling / diagonal), step = Real(cosine * remaining);
+      sine = next_beta * reciprocal;
+      const Real of_v = Real(reciprocal), of_w = Real(coupling * reciprocal), step = Real(cosine * remaining);
       const Real normalise = next_beta > 0 ? Real(1 / next_beta) : Real(0);
       for (int64_t i = 0; i < size; i += L) {
         const V next_w = load(v + i) * of_v + load(w_before + i) * of_w;
@@ -127,6 +125,24 @@ class SkewKrylov {
       remaining *= -sine;
     }
     return remaining == remaining;
+  }
+
+  // product = half product + beta v_before; returns the sum of its squares.
+  double take_direction(Real beta) {
+    constexpr int CHAINS = 4;  // of additions that wait for one another
+    V squares[CHAINS]{};
+    int64_t i = 0;
+    for (; i + CHAINS * L <= size; i += CHAINS * L)
+#pragma GCC unroll 4
+      for (int k = 0; k < CHAINS; k++) add_direction(i + k * L, beta, squares[k]);
+    for (; i < size; i += L) add_direction(i, beta, squares[0]);
+    return sum_of_lanes((squares[0] + squares[1]) + (squares[2] + squares[3]));
+  }
+
+  void add_direction(int64_t i, Real beta, V& squares) {
+    const V p = load(product + i) * half + load(v_before + i) * beta;
+    store(product + i, p);
+    squares += p * p;
   }
 
   static void swap(Real*& a, Real*& b) {
