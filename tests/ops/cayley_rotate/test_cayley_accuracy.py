@@ -59,6 +59,16 @@ def test_single_vectors_keep_their_length(cayley_inputs, norm) -> None:
     torch.testing.assert_close(rotated.double().norm(dim=1), vectors.double().norm(dim=1), rtol=2e-6, atol=0)
 
 
+@pytest.mark.parametrize("norm", [0.5, 2.0, 4.0, 5.5, 6.5])
+def test_residuals_known_from_the_recurrence_alone(cayley_inputs, norm) -> None:
+    # For few products with a small S the kernel computes no residual of what it found.
+    for seed in range(3):
+        params, vectors = cayley_inputs(classes=8, dimension=256, norm=norm, seed=seed)
+        rotated = ciss_fast.cayley_rotate(params, vectors, backend="cpu").double()
+        expected = ciss_fast.cayley_rotate(params.double(), vectors.double(), backend="reference")
+        assert float(((rotated - expected).norm(dim=1) / vectors.double().norm(dim=1)).max()) <= 2e-6
+
+
 def test_one_vector_or_one_of_many(cayley_inputs) -> None:
     # Iterated, solved directly, and through the identity's rows where there are more than dimensions.
     params, vectors = cayley_inputs(classes=2, dimension=48, vectors=60, norm=2.0)
