@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cuda/cayley_rotate.h"
+#include "cuda/rotation_loss.h"
 #include "cuda/sigmoid_loss.h"
 #include "cuda/softmax_loss.h"
 #include "cuda/versions.h"
@@ -101,6 +102,29 @@ void cayley_rotate_of_tensors(uintptr_t params, uintptr_t right_sides, int sign,
   cuda::cayley_rotate(task, reinterpret_cast<void*>(memory), reinterpret_cast<void*>(stream));
 }
 
+void rotation_loss_of_tensors(uintptr_t params, uintptr_t previous, uintptr_t current, uintptr_t weight, uintptr_t bias,
+                              uintptr_t grad_params, uintptr_t products, uintptr_t total, uintptr_t values,
+                              int64_t classes, int64_t groups, int64_t dimension, int64_t outputs,
+                              double fidelity_weight, const py::function& workspace, uintptr_t stream) {
+  cuda::RotationTask task;
+  task.rotations.classes = classes;
+  task.rotations.vectors = groups;
+  task.rotations.dimension = dimension;
+  task.rotations.params = reinterpret_cast<const float*>(params);
+  task.rotations.grad_params = reinterpret_cast<float*>(grad_params);
+  task.rotations.iterations = reinterpret_cast<int32_t*>(products);
+  task.outputs = outputs;
+  task.previous = reinterpret_cast<const float*>(previous);
+  task.current = reinterpret_cast<const float*>(current);
+  task.weight = reinterpret_cast<const float*>(weight);
+  task.bias = reinterpret_cast<const float*>(bias);
+  task.fidelity_weight = fidelity_weight;
+  task.total = reinterpret_cast<float*>(total);
+  task.values = reinterpret_cast<float*>(values);
+  const uintptr_t memory = workspace(cuda::rotation_workspace_bytes(task)).cast<uintptr_t>();
+  cuda::rotation_loss(task, reinterpret_cast<void*>(memory), reinterpret_cast<void*>(stream));
+}
+
 }  // namespace
 }  // namespace ciss
 
@@ -131,4 +155,8 @@ PYBIND11_MODULE(_cuda, module) {
              py::arg("sign"), py::arg("rotated"), py::arg("solutions"), py::arg("forward_solutions"),
              py::arg("grad_params"), py::arg("iterations"), py::arg("classes"), py::arg("vectors"),
              py::arg("dimension"), py::arg("workspace"), py::arg("stream"));
+  module.def("rotation_loss", &ciss::rotation_loss_of_tensors, py::arg("params"), py::arg("previous"),
+             py::arg("current"), py::arg("weight"), py::arg("bias"), py::arg("grad_params"), py::arg("products"),
+             py::arg("total"), py::arg("values"), py::arg("classes"), py::arg("groups"), py::arg("dimension"),
+             py::arg("outputs"), py::arg("fidelity_weight"), py::arg("workspace"), py::arg("stream"));
 }

@@ -39,17 +39,17 @@ CISS_DEVICE bool eliminate_class(const CayleyTask& task, int64_t item, double* m
   const int64_t first = item * task.vectors * task.dimension, count = task.vectors * task.dimension;
   CayleyElimination elimination(task, item, matrix, memory);
   const bool finite = elimination.factorise();
-  double worst = 0;
+  bool failed = false;
   if (finite)
     for (int64_t i = thread / WARP; i < task.vectors; i += CAYLEY_WARPS) {
       const int64_t offset = first + i * task.dimension;
-      const double error = elimination.solve(false, task.right_sides + offset, task.solutions + offset);
+      if (!(elimination.solve(false, task.right_sides + offset, task.solutions + offset) <= CAYLEY_ACCEPTED))
+        failed = true;
       for (int64_t k = lane; k < task.dimension; k += WARP)
         task.rotated[offset + k] = 2 * task.solutions[offset + k] - task.right_sides[offset + k];
-      worst = error <= worst ? worst : error;
     }
   // NaN where one of the warps' vectors is not solved.
-  const bool solved = block_sum(worst <= CAYLEY_ACCEPTED ? 0. : 1., elimination.scratch) == 0;
+  const bool solved = block_sum(failed ? 1. : 0., elimination.scratch) == 0;
   if (!finite || !solved)
     for (int64_t i = thread; i < count; i += CAYLEY_THREADS)
       task.rotated[first + i] = task.solutions[first + i] = not_a_number();

@@ -9,7 +9,7 @@ from loss_testing import LOSSES
 import ciss_fast
 from ciss_fast import backends, cuda_runtime
 
-OPS = ("softmax_loss", "sigmoid_loss", "cayley_rotate")
+OPS = ("softmax_loss", "sigmoid_loss", "cayley_rotate", "rotation_loss")
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
@@ -40,6 +40,19 @@ def test_rotations(emulated_cuda) -> None:
         results.append((rotated.detach(), *torch.autograd.grad(rotated, (params, vectors), upstream)))
         assert iterations.shape == (2,)
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_fit_of_rotations(emulated_cuda) -> None:
+    torch.manual_seed(0)
+    prototypes, classifier = torch.rand(2, 3, 2, 8), (torch.randn(5, 8), torch.randn(5))
+    params = torch.randn(3, 28, requires_grad=True)
+    results = []
+    for backend in ("cuda", "reference"):
+        total, terms = ciss_fast.rotation_loss(params, *prototypes, *classifier, backend=backend)
+        results.append((total.detach(), terms["fid"], terms["reg"], *torch.autograd.grad(total, params)))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+    with pytest.raises(TypeError, match="GPU kernels take float32, bfloat16 or float16, got float64"):
+        ciss_fast.rotation_loss(params.double(), *prototypes, *classifier, backend="cuda")
 
 
 def test_operators(emulated_cuda) -> None:

@@ -17,7 +17,7 @@ from benchmarks.cuda_resources import (
 )
 
 WITHOUT_KERNELS = "versions.cu"
-NAMES = ("cayley_rotate.cu", "sigmoid_loss.cu", "softmax_loss.cu", WITHOUT_KERNELS)
+NAMES = ("cayley_rotate.cu", "rotation_loss.cu", "sigmoid_loss.cu", "softmax_loss.cu", WITHOUT_KERNELS)
 
 REPORT = """\
 ptxas info    : Compiling entry function '_ZN4ciss4cuda20softmax_cells_kernelILi8ELNS0_4FormE1EEEvNS0_12SoftmaxCellsE' for 'sm_90'

@@ -50,8 +50,8 @@ def elimination_kernel(
                 total += taken
                 direct = tl.minimum(direct, taken)
         if direct == -1:
-            _invert(matrix, inverse, order, -sign, BLOCK, TILE)
-            error, poison = _check(matrix, inverse, shared, dimension, order, sign, LANES, ROWS)
+            invert(matrix, inverse, order, -sign, BLOCK, TILE)
+            error, poison = check_inverse(matrix, inverse, shared, dimension, order, sign, LANES, ROWS)
             accurate = error <= ACCEPTED  # false for NaN
             total = tl.where((poison == 0) & (accurate == 0), -2, -1)  # parameters that are no numbers are no failure
             poison += tl.where(accurate, 0.0, float("nan"))
@@ -60,13 +60,7 @@ def elimination_kernel(
                     place = (tl.cast(c, tl.int64) * vectors + v) * dimension + lane
                     right_side = tl.load(right_sides + place, mask=lane < dimension, other=0)
                     b = right_side.to(tl.float64)
-                    share(shared, b, order, LANES)
-                    x = product_with_columns(inverse, shared, order, LANES, ROWS, tl.float64)
-                    share(shared, x, order, LANES)
-                    residual = b - x + product_with_columns(matrix, shared, order, LANES, ROWS, tl.float64) * sign
-                    share(shared, residual, order, LANES)
-                    x += product_with_columns(inverse, shared, order, LANES, ROWS, tl.float64)
-                    x += poison + tl.sum(b * 0.0, axis=0)
+                    x = solve_with_inverse(matrix, inverse, shared, b, order, sign, False, LANES, ROWS) + poison
                     tl.store(solutions + place, x.to(REAL), mask=lane < dimension)
                     tl.store(rotated + place, (2 * x - b).to(REAL), mask=lane < dimension)
             else:
@@ -81,7 +75,43 @@ def elimination_kernel(
 
 
 @triton.jit
-def _check(matrix, inverse, shared, dimension, order, sign, LANES: tl.constexpr, ROWS: tl.constexpr):
+def solve_with_inverse(
+    matrix, inverse, shared, b, order, sign, TRANSPOSED: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr
+):
+    """x with (I + sign S) x = b, from (I - sign S)^-1, refined once; TRANSPOSED: with (I - sign S) x = b. In float64; a
+    NaN or an infinity in b gives NaN."""
+    x = _product_with_inverse(inverse, shared, b, order, TRANSPOSED, LANES, ROWS)
+    share(shared, x, order, LANES)
+    product = product_with_columns(matrix, shared, order, LANES, ROWS, tl.float64) * sign
+    if TRANSPOSED:
+        product = -product
+    residual = b - x + product
+    x += _product_with_inverse(inverse, shared, residual, order, TRANSPOSED, LANES, ROWS)
+    return x + tl.sum(b * 0.0, axis=0)
+
+
+@triton.jit
+def _product_with_inverse(
+    inverse, shared, vector, order, ROW_BY_ROW: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr
+):
+    """The sums over i of vector_i inverse_ij; ROW_BY_ROW: over j of inverse_ij vector_j, one i a lane."""
+    lane = tl.arange(0, LANES)
+    if ROW_BY_ROW:
+        tl.debug_barrier()
+        for first in range(0, order, ROWS):
+            i = first + tl.arange(0, ROWS)
+            part = tl.load(inverse + i[:, None] * order + lane[None, :], mask=(lane < order)[None, :], other=0)
+            tl.store(shared + i, tl.sum(part * vector[None, :], axis=1))
+        tl.debug_barrier()
+        result = tl.load(shared + lane, mask=lane < order, other=0)
+    else:
+        share(shared, vector, order, LANES)
+        result = product_with_columns(inverse, shared, order, LANES, ROWS, tl.float64)
+    return result
+
+
+@triton.jit
+def check_inverse(matrix, inverse, shared, dimension, order, sign, LANES: tl.constexpr, ROWS: tl.constexpr):
     """How far the solution for a vector of 1 and -1 is off, relative to its length, which no single wrong row of the
     inverse leaves right; and 0, or NaN where a parameter is not finite."""
     lane = tl.arange(0, LANES)
@@ -97,7 +127,7 @@ def _check(matrix, inverse, shared, dimension, order, sign, LANES: tl.constexpr,
 
 
 @triton.jit
-def _invert(matrix, inverse, order, sign, BLOCK: tl.constexpr, TILE: tl.constexpr):
+def invert(matrix, inverse, order, sign, BLOCK: tl.constexpr, TILE: tl.constexpr):
     """inverse = (I + sign S)^-1 by block Gauss-Jordan elimination in place, without pivots: no block's symmetric part
     is smaller than I. ``order`` is a multiple of TILE, TILE of BLOCK."""
     small = tl.arange(0, BLOCK)

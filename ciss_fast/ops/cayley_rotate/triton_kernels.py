@@ -74,16 +74,11 @@ def norm(values):
 
 
 @triton.jit
-def krylov_kernel(
-    skew,  # [classes, order, order]
-    right_sides,  # [classes, vectors, dimension], dense
-    solutions,  # the same: x
-    rotated,  # the same: 2 x - b
-    products,  # [classes, vectors], int32: how many it took, or -1: not solved
-    known,  # [classes], int32: where it is -1 nothing is tried, if KNOWN
-    memory,  # [classes, vectors, order]: workspace
-    vectors,
-    dimension,
+def minimal_residuals(
+    matrix,  # [order, order]: S
+    shared,  # [order]: workspace
+    right_side,  # one element a lane
+    trying,  # int32; where it is 0 nothing is tried
     order,
     sign,
     most_products,
@@ -91,18 +86,12 @@ def krylov_kernel(
     ACCEPTED: tl.constexpr,
     TRIAL_PRODUCTS: tl.constexpr,
     FEW_PRODUCTS: tl.constexpr,
-    KNOWN: tl.constexpr,
     LANES: tl.constexpr,
     ROWS: tl.constexpr,
     REAL: tl.constexpr,
 ):
-    """(I + sign S) x = b for one vector by minimal residuals (README.md; csrc/cpu/skew_krylov.h is the same)."""
-    item = tl.program_id(0).to(tl.int64)
-    c = item // vectors
-    matrix = skew + c * order * order
-    shared = memory + item * order
-    lane = tl.arange(0, LANES)
-    right_side = tl.load(right_sides + item * dimension + lane, mask=lane < dimension, other=0)
+    """x with (I + sign S) x = right side, how many products that took, and whether it is solved, 1 or 0
+    (README.md; csrc/cpu/skew_krylov.h is the same)."""
     size = norm(right_side)
     finite = size < float("inf")
     b = tl.where(finite & (size > 0), right_side.to(tl.float64) / size, 0.0).to(REAL)
@@ -111,9 +100,7 @@ def krylov_kernel(
     remaining_norm = tl.where(finite & (size > 0), 1.0, 0.0).to(tl.float64)
     taken = 0
     largest_beta = 0.0 * remaining_norm
-    solved = 1
-    if KNOWN:
-        solved = tl.where(tl.load(known + c) == -1, 0, 1)
+    solved = tl.where(trying == 1, 1, 0)
     going = tl.where((remaining_norm > 0) & (solved == 1), 1, 0)
     while going == 1:
         # A correction: the solution for the residual.
@@ -162,6 +149,44 @@ def krylov_kernel(
             solved = tl.where(remaining_norm <= 0.5 * before, 1, 0)
             going = tl.where((solved == 1) & (remaining_norm > ACCEPTED), 1, 0)
     solution = tl.where(finite, x.to(tl.float64) * size, float("nan")).to(REAL)
+    return solution, taken, solved
+
+
+@triton.jit
+def krylov_kernel(
+    skew,  # [classes, order, order]
+    right_sides,  # [classes, vectors, dimension], dense
+    solutions,  # the same: x
+    rotated,  # the same: 2 x - b
+    products,  # [classes, vectors], int32: how many it took, or -1: not solved
+    known,  # [classes], int32: where it is -1 nothing is tried, if KNOWN
+    memory,  # [classes, vectors, order]: workspace
+    vectors,
+    dimension,
+    order,
+    sign,
+    most_products,
+    WANTED: tl.constexpr,
+    ACCEPTED: tl.constexpr,
+    TRIAL_PRODUCTS: tl.constexpr,
+    FEW_PRODUCTS: tl.constexpr,
+    KNOWN: tl.constexpr,
+    LANES: tl.constexpr,
+    ROWS: tl.constexpr,
+    REAL: tl.constexpr,
+):
+    """(I + sign S) x = b for one vector by minimal residuals."""
+    item = tl.program_id(0).to(tl.int64)
+    c = item // vectors
+    lane = tl.arange(0, LANES)
+    right_side = tl.load(right_sides + item * dimension + lane, mask=lane < dimension, other=0)
+    trying = tl.full([], 1, tl.int32)
+    if KNOWN:
+        trying = tl.where(tl.load(known + c) == -1, 0, 1)
+    solution, taken, solved = minimal_residuals(
+        skew + c * order * order, memory + item * order, right_side, trying, order, sign, most_products,
+        WANTED, ACCEPTED, TRIAL_PRODUCTS, FEW_PRODUCTS, LANES, ROWS, REAL,
+    )  # fmt: skip
     place = item * dimension + lane
     tl.store(solutions + place, solution, mask=lane < dimension)
     tl.store(rotated + place, 2 * solution - right_side, mask=lane < dimension)

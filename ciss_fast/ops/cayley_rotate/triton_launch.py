@@ -12,6 +12,7 @@ from .checks import check_gradient_tensors, check_tensors
 from .triton_elimination import elimination_kernel
 from .triton_kernels import apply_kernel, gradient_kernel, krylov_kernel, unpack_kernel
 
+MOST_PRODUCTS = 80  # of an iterative solution
 MOST_FEW_VECTORS = 8  # solved for one by one; more of them by an inverse
 MOST_ELIMINATIONS = 64  # at a time: each needs a matrix of workspace
 TILE = 32
@@ -45,17 +46,7 @@ def cayley_rotate_backward_triton(
     if not need_params:
         return params.new_empty(0), grad_vectors.to(upstream.dtype)
     grad_params = params.new_empty(params.shape, dtype=dtype)
-    classes, vectors, dimension = _sizes(adjoint)
-    if grad_params.numel() > 0:
-        tiles = -(-dimension // TILE)
-        with device_of(params):
-            gradient_kernel[(classes * tiles * tiles,)](
-                *(solutions.contiguous(), backward_solutions, grad_params, vectors, dimension, tiles),
-                TILE=TILE,
-                VECTORS=1 if vectors <= MOST_FEW_VECTORS else 32,
-                REAL=_real(dtype),
-                **OPTIONS,
-            )
+    write_gradient(solutions.contiguous(), backward_solutions, grad_params)
     return grad_params.to(params.dtype), grad_vectors.to(upstream.dtype)
 
 
@@ -64,31 +55,25 @@ def _solve(params: Tensor, right_sides: Tensor, sign: int, known: Tensor | None)
 
     ``known``: iterations of the forward pass, by which classes are solved directly without trying.
     """
-    dtype, real = right_sides.dtype, _real(right_sides.dtype)
+    dtype = right_sides.dtype
     classes, vectors, dimension = _sizes(right_sides)
     solutions, rotated = torch.empty_like(right_sides), torch.empty_like(right_sides)
     iterations = torch.zeros(classes, dtype=torch.int32, device=params.device)
     if right_sides.numel() == 0:
         return solutions, rotated, iterations
-    order = -(-dimension // TILE) * TILE
-    tiles = order // TILE
-    lanes = power_of_two_from(order)
-    shape = {"LANES": lanes, "ROWS": 16, "REAL": real, "num_warps": min(8, lanes // 32), **OPTIONS}
     few = vectors <= MOST_FEW_VECTORS
     programs = min(classes, MOST_ELIMINATIONS)
+    skew = unpacked(params, dimension)
+    order = skew.shape[-1]
+    shape = shape_options(order, dtype)
     with device_of(params):
-        skew = params.new_empty((classes, order, order))
-        unpack_kernel[(classes * tiles * tiles,)](params, skew, dimension, order, tiles, TILE=TILE, **OPTIONS)
         products = iterations.new_empty((classes, vectors)) if few else iterations
         if few:
             krylov_kernel[(classes * vectors,)](
                 *(skew, right_sides, solutions, rotated, products, products if known is None else known),
-                *(params.new_empty((classes, vectors, order)), vectors, dimension, order, sign, 80),
-                WANTED=WANTED[dtype],
-                ACCEPTED=ACCEPTED[dtype],
-                TRIAL_PRODUCTS=16,
-                FEW_PRODUCTS=8,
+                *(params.new_empty((classes, vectors, order)), vectors, dimension, order, sign, MOST_PRODUCTS),
                 KNOWN=known is not None,
+                **iteration_options(dtype),
                 **shape,
             )
         elimination_kernel[(programs,)](
@@ -110,10 +95,47 @@ def _solve(params: Tensor, right_sides: Tensor, sign: int, known: Tensor | None)
                 VECTORS=block,
                 ELEMENTS=block,
                 DEPTH=32,
-                REAL=real,
+                REAL=_real(dtype),
                 **OPTIONS,
             )
     return solutions, rotated, iterations
+
+
+def unpacked(params: Tensor, dimension: int) -> Tensor:
+    """S of every class, [classes, order, order]: the dimension padded with zeros to whole tiles."""
+    tiles = -(-dimension // TILE)
+    order = tiles * TILE
+    skew = params.new_empty((len(params), order, order))
+    with device_of(params):
+        unpack_kernel[(len(params) * tiles * tiles,)](params, skew, dimension, order, tiles, TILE=TILE, **OPTIONS)
+    return skew
+
+
+def shape_options(order: int, dtype: torch.dtype) -> dict[str, object]:
+    """Of kernels that have a vector in registers."""
+    lanes = power_of_two_from(order)
+    return {"LANES": lanes, "ROWS": 16, "REAL": _real(dtype), "num_warps": min(8, lanes // 32), **OPTIONS}
+
+
+def iteration_options(dtype: torch.dtype) -> dict[str, float]:
+    """Of kernels that solve by minimal residuals."""
+    return {"WANTED": WANTED[dtype], "ACCEPTED": ACCEPTED[dtype], "TRIAL_PRODUCTS": 16, "FEW_PRODUCTS": 8}
+
+
+def write_gradient(forward_solutions: Tensor, backward_solutions: Tensor, grad_params: Tensor) -> None:
+    """The gradient on the parameters from the dense solutions of both passes."""
+    if grad_params.numel() == 0:
+        return
+    classes, vectors, dimension = _sizes(backward_solutions)
+    tiles = -(-dimension // TILE)
+    with device_of(grad_params):
+        gradient_kernel[(classes * tiles * tiles,)](
+            *(forward_solutions, backward_solutions, grad_params, vectors, dimension, tiles),
+            TILE=TILE,
+            VECTORS=1 if vectors <= MOST_FEW_VECTORS else 32,
+            REAL=_real(grad_params.dtype),
+            **OPTIONS,
+        )
 
 
 def _sizes(vectors: Tensor) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ... import backends, native
+from ... import backends, cuda_runtime, native, triton_runtime
 from ..cayley_rotate import cayley_rotate
 from . import operator  # noqa: F401  (registers the operator)
 from .checks import check_tensors, check_types
@@ -15,7 +15,13 @@ from .reference import rotation_terms
 
 __all__ = ["rotation_loss"]
 
-backends.register("rotation_loss", reference=None, cpu=native.reason_without("rotation_loss"))
+backends.register(
+    "rotation_loss",
+    reference=None,
+    cpu=native.reason_without("rotation_loss"),
+    triton=triton_runtime.reason_without,
+    cuda=cuda_runtime.reason_without,
+)
 
 
 def rotation_loss(
@@ -42,33 +48,36 @@ def rotation_loss(
         weight, bias: [C, D] and [C] of the current model's classifiers, old and new; rows 0 to K-1 are the old
             classes'.
         fidelity_weight: lambda_ROT, from 0 to 1.
-        backend: "cpu" (compiled kernel, which makes the gradient in the same call) or "reference"; default: the kernel
-            where it runs, elsewhere the same formula over `cayley_rotate`.
+        backend: "cpu" (compiled kernel), "triton" or "cuda" (GPUs; "cuda" without double precision), which make the
+            gradient in the same call, or "reference"; default: the kernel that runs on the parameters' device.
 
     Returns:
-        The loss and its detached terms "fid" and "reg". Arithmetic is float32, float64 where an argument is. A NaN or
-        an infinity among a class's parameters or in its prototypes gives NaN.
+        The loss and its detached terms "fid" and "reg". Arithmetic is float32, float64 where an argument is (the
+        reference: always float64). A NaN or an infinity among a class's parameters or in its prototypes gives NaN.
 
     Raises:
         TypeError: an argument of another kind or a dtype that is not supported.
         ValueError: shapes, devices or a weight that do not fit; parameters so large that the rotations cannot be
-            solved accurately, as `cayley_rotate` does.
+            solved accurately, as `cayley_rotate` does. A GPU is not waited for: there the loss and such a class's
+            gradient are NaN.
         RuntimeError: ``backend`` names one that cannot run here (see ``python -m ciss_fast.info``).
     """
     tensors = {"params": params, "previous": previous, "current": current, "weight": weight, "bias": bias}
     check_types(tensors, fidelity_weight)
     check_tensors(params, previous, current, weight, bias, fidelity_weight)
-    if backends.choose("rotation_loss", backend, params.device) == "cpu":
+    asked_for, backend = backend, backends.choose("rotation_loss", backend, params.device)
+    dtype = operator.result_type(*tensors.values())
+    if asked_for is None and backend == "cuda" and dtype == torch.float64:
+        backend = "reference"
+    if backend != "reference":
         need_gradient = torch.is_grad_enabled() and params.requires_grad
         total, terms, _, _ = torch.ops.ciss_fast.rotation_loss(
-            params, previous, current, weight, bias, float(fidelity_weight), need_gradient
+            params, previous, current, weight, bias, float(fidelity_weight), need_gradient, backend=backend
         )
         return total, {"fid": terms[0], "reg": terms[1]}
-    dtype = torch.float64 if backend == "reference" else operator.result_type(*tensors.values())
     fidelity, regulariser = rotation_terms(
-        *(tensor.to(dtype) if name == "params" else tensor.detach().to(dtype) for name, tensor in tensors.items()),
-        rotate=partial(cayley_rotate, backend=backend),
-    )
+        params.double(), *(tensor.detach().double() for tensor in (previous, current, weight, bias)),
+        rotate=partial(cayley_rotate, backend="reference"),
+    )  # fmt: skip
     total = fidelity_weight * fidelity + (1 - fidelity_weight) * regulariser
-    dtype = operator.result_type(*tensors.values())
     return total.to(dtype), {"fid": fidelity.detach().to(dtype), "reg": regulariser.detach().to(dtype)}

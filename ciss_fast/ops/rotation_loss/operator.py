@@ -1,6 +1,9 @@
-"""``ciss_fast::rotation_loss`` as a PyTorch operator: schema, CPU kernel, fake kernel (see `..loss_operator`)."""
+"""``ciss_fast::rotation_loss`` as a PyTorch operator: schema, kernels, fake kernel (see `..loss_operator`)."""
 
 from __future__ import annotations
+
+import functools
+import importlib
 
 import torch
 from torch import Tensor
@@ -53,6 +56,12 @@ def _rotation_loss_cpu(
     return torch.tensor(total, dtype=dtype), terms, products, gradient
 
 
+def _rotation_loss_gpu(launches: str, *arguments: Tensor | float | bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The kernels that the module ``launches`` has; what that needs must not be needed by others."""
+    check_tensors(*arguments[:6])
+    return importlib.import_module(launches, __package__).rotation_loss(*arguments)
+
+
 def _rotation_loss_fake(
     params: Tensor,
     previous: Tensor,
@@ -71,4 +80,11 @@ def _rotation_loss_fake(
     )
 
 
-register_loss("rotation_loss", _SCHEMA, cpu=_rotation_loss_cpu, fake=_rotation_loss_fake)
+register_loss(
+    "rotation_loss",
+    _SCHEMA,
+    cpu=_rotation_loss_cpu,
+    fake=_rotation_loss_fake,
+    triton=functools.partial(_rotation_loss_gpu, ".triton_launch"),
+    cuda=functools.partial(_rotation_loss_gpu, ".cuda_launch"),
+)

@@ -110,8 +110,9 @@ def test_vectors_of_any_size(factor) -> None:
     torch.testing.assert_close(cayley_rotate(params, vectors * factor, False)[0] / factor, plain, rtol=1e-5, atol=1e-6)
 
 
-def test_what_cannot_be_solved_is_not_a_number() -> None:
-    params, vectors, upstream = draw(1, 64, 1e12)
+@pytest.mark.parametrize(("dimension", "vectors"), [(64, None), (33, 20)])
+def test_what_cannot_be_solved_is_not_a_number(dimension, vectors) -> None:
+    params, vectors, upstream = draw(1, dimension, 1e12, vectors)
     rotated, grad_params, grad_vectors, iterations = forward_and_backward(params, vectors, upstream)
     assert iterations.tolist() == [NOT_SOLVED]
     for result in (rotated, grad_params, grad_vectors):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -76,6 +78,24 @@ def assert_matches(fit: Fit, *, tolerance: float = 1e-5, **options) -> Result:
     error, largest = (float(x.abs().max()) for x in (result.gradient.double() - expected.gradient, expected.gradient))
     assert error <= tolerance * max(largest, 1e-6), f"gradient: off by {error:.1e}, its largest entry is {largest:.1e}"
     return result
+
+
+def assert_golden(file: Path, device: torch.device | str = "cpu", **options) -> None:
+    """Compare with values of the paper's formulas in double precision, made elsewhere."""
+    arrays = np.load(file)
+    names = ("params", "proto_prev", "proto_curr", "cls_weight", "cls_bias")
+    fit = Fit(*(torch.from_numpy(arrays[name]).float().to(device) for name in names), float(arrays["lam"]))
+    result = evaluate(fit, **options)
+    for name, value in {"loss_total": result.total, "loss_fid": result.fid, "loss_reg": result.reg}.items():
+        assert abs(float(value) - float(arrays[name])) <= 1e-5 * abs(float(arrays[name])), name
+    expected = UPSTREAM * torch.from_numpy(arrays["grad_params"]).double()
+    assert float((result.gradient.cpu().double() - expected).abs().max()) <= 2e-5 * float(expected.abs().max())
+
+
+@pytest.fixture(scope="session")
+def rotation_golden() -> Callable[..., None]:
+    """Function that compares with golden values: see `assert_golden`."""
+    return assert_golden
 
 
 @pytest.fixture(scope="session")
