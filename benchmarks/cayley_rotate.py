@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import ciss_fast
-from ciss_fast import backends
 
 from .case import ON_CPU, Target, Workload
 from .machine import torch_threads
@@ -169,9 +168,8 @@ class RotationCase:
             leaf = params.requires_grad_()
             arguments = {"params": leaf, "prototypes": prototypes, "classifier": classifier}
             run = partial(forward_backward, **arguments)
-            options = target.options if target.backend in backends.table()["rotation_loss"] else {}
             ours = {
-                "ours": partial(our_fit, *arguments.values(), **options),
+                "ours": partial(our_fit, *arguments.values(), **target.options),
                 "ours, term by term": partial(run, rotate),
             }
             expected = partial(

@@ -141,7 +141,18 @@ def _benchmarks(options: argparse.Namespace) -> list[Stage]:
     tiny = ["--backbone", "resnet18", "--images", "2", "--size", "64", "--old-classes", "3", "--new-classes", "2",
             "--rounds", "1", "--seconds", "0", "--threads", "1"]  # fmt: skip
     step = _python("-m", "benchmarks.training_step", *device, *(tiny if options.quick else []), "--output", str(folder))
-    return [*stages, Stage("benchmark-training-step", step, 10 * MINUTE)]
+    little = ["--backbone", "mobilenet_v2", "--classes", "3", "--features", "20", "--dimension", "16", "--images", "3",
+              "--group", "2", "--size", "64", "--iterations", "1", "--threads", "1"]  # fmt: skip
+    full = ["--bf16"] if options.device == "cuda" else []
+    fit = _python(
+        *("-m", "benchmarks.rotation_fit", *device[:2], *(little if options.quick else full), "--output", str(folder))
+    )
+    environment = {"CISS_FAST_BACKEND": options.backend} if options.backend else {}  # of every op of the fit
+    return [
+        *stages,
+        Stage("benchmark-training-step", step, 10 * MINUTE),
+        Stage("benchmark-rotation-fit", fit, 10 * MINUTE, environment),
+    ]
 
 
 def _training(method: str, base: str | None, options: argparse.Namespace) -> Stage:

@@ -4,23 +4,28 @@ Runs iterations of the real fit (`ciss_fast.memory.rotation_fit`, on random imag
 extractors) and reports the time and the share of each part, what the whole fit of a step takes at that rate, and the
 same iterations as the paper writes them: the whole correlation matrix, one dense inverse a class, plain Adam. By
 default a VOC 15-5 step: 16 old classes with 1000 features of 256 numbers, 24 images of 512 x 512 an iteration in
-two groups of 12, ResNet-101, 10 passes over 2145 images.
+two groups of 12, ResNet-101, 10 passes over 2145 images. On a GPU (``--device cuda``) a part ends when the GPU is done
+with it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 import ciss_fast
+from ciss_fast.atomic_files import atomic_write_text
+from ciss_fast.errors import CissFastError
 from ciss_fast.memory.replay import joint_classifier
 from ciss_fast.memory.rotation_fit import (
     TEMPERATURE,
@@ -33,23 +38,31 @@ from ciss_fast.memory.rotation_fit import (
 from ciss_fast.models import BACKBONES, SegmentationModel, build_model
 
 from . import machine
+from .__main__ import device_named
 
 PARTS = ("networks", "prototypes", "rotations", "optimiser")
 Result = TypeVar("Result")
 
 
 class Clock:
-    """Seconds by part, of the processor (all threads of the process together) or of the wall."""
+    """Seconds by part, of the processor (all threads of the process together) or of the wall; on a GPU of the wall."""
 
-    def __init__(self, processor: bool) -> None:
-        self.now = time.process_time if processor else time.perf_counter
+    def __init__(self, processor: bool, device: torch.device) -> None:
+        self.device = device
+        self.now = time.process_time if processor and device.type == "cpu" else time.perf_counter
         self.seconds: dict[str, list[float]] = {}
 
     def time(self, part: str, function: Callable[[], Result]) -> Result:
+        self._wait()
         start = self.now()
         result = function()
+        self._wait()
         self.seconds.setdefault(part, []).append(self.now() - start)
         return result
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def median(self, part: str) -> float:
         return statistics.median(self.seconds[part])
@@ -59,7 +72,7 @@ def extract_both(
     previous: SegmentationModel, current: SegmentationModel, images: Tensor, bf16: bool
 ) -> tuple[Tensor, Tensor]:
     """Feature maps of a batch from both extractors, in the arithmetic that the trainer has with --precision."""
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
         return previous.extract(images), current.extract(images)
 
 
@@ -78,39 +91,39 @@ def published_rotation_loss(
     params: Sequence[Tensor], previous: Tensor, current: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
     """FID and REG with one dense rotation a class, each from its own inverse."""
-    dimension = previous.shape[-1]
-    rows, columns = torch.triu_indices(dimension, dimension, 1)
-    identity, rotated = torch.eye(dimension), []
+    dimension, device = previous.shape[-1], previous.device
+    rows, columns = torch.triu_indices(dimension, dimension, 1, device=device)
+    identity, rotated = torch.eye(dimension, device=device), []
     offset = current.mean(dim=0)
     for entry, vectors in zip(params, previous - previous.mean(dim=0), strict=True):
-        upper = torch.zeros(dimension, dimension).index_put((rows, columns), entry)
+        upper = torch.zeros(dimension, dimension, device=device).index_put((rows, columns), entry)
         skew = (upper - upper.T) / 2
         rotated.append(vectors @ ((identity - skew) @ torch.inverse(identity + skew)).T)
     result = torch.stack(rotated)
     fidelity = (1 - functional.cosine_similarity(result, current - offset, dim=-1)).mean()
     logits = functional.linear(result + offset, weight, bias)
-    classes = torch.arange(len(result))[:, None].expand(logits.shape[:-1])
+    classes = torch.arange(len(result), device=device)[:, None].expand(logits.shape[:-1])
     return 0.99 * fidelity + 0.01 * functional.cross_entropy(logits.flatten(0, -2), classes.flatten())
 
 
-def measure(options: argparse.Namespace) -> tuple[Clock, Clock, float]:
+def measure(options: argparse.Namespace, device: torch.device) -> tuple[Clock, Clock, float]:
     """Time the parts of both forms over the iterations, in turn, and how long applying the rotations takes."""
     torch.manual_seed(0)
     dimension = options.dimension
     previous, current = (
         build_model(options.backbone, 16, [options.classes, 5], head_channels=dimension)
         .frozen_copy()
-        .to(memory_format=torch.channels_last)
+        .to(device, memory_format=torch.channels_last)
         for _ in range(2)
     )
     weight, bias = joint_classifier(current)
     # Features of a trained network are not negative (ReLU) and differ in size; so are these.
-    memory = torch.rand(options.classes, options.features, dimension) ** 2
-    params = (options.norm * initial_rotations(options.classes, dimension)).requires_grad_()
+    memory = torch.rand(options.classes, options.features, dimension).to(device) ** 2
+    params = (options.norm * initial_rotations(options.classes, dimension)).to(device).requires_grad_()
     optimiser = rotation_optimiser(params, 1e-2, 1e-4)
     separate = [entry.detach().clone().requires_grad_() for entry in params]
     plain = torch.optim.Adam(separate, lr=1e-2, weight_decay=1e-4, foreach=False)
-    ours, published = Clock(not options.wall), Clock(not options.wall)
+    ours, published = (Clock(not options.wall, device) for _ in range(2))
 
     def gradient(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
         optimiser.zero_grad()
@@ -118,7 +131,7 @@ def measure(options: argparse.Namespace) -> tuple[Clock, Clock, float]:
 
     for iteration in range(options.iterations + 1):
         images = torch.randn(options.images, 3, options.size, options.size)
-        images = images.to(memory_format=torch.channels_last)
+        images = images.to(device, memory_format=torch.channels_last)
         maps = ours.time("networks", lambda images=images: extract_both(previous, current, images, options.bf16))
         made = ours.time("prototypes", lambda maps=maps: batch_prototypes(*maps, memory, options.group))
         ours.time(
@@ -141,32 +154,42 @@ def measure(options: argparse.Namespace) -> tuple[Clock, Clock, float]:
     return ours, published, ours.median("applying")
 
 
-def report(options: argparse.Namespace, ours: Clock, published: Clock, applying: float) -> str:
-    """The measurements as a table."""
-    total = sum(ours.median(part) for part in PARTS)
+def results(options: argparse.Namespace, ours: Clock, published: Clock, applying: float) -> dict[str, Any]:
+    """Milliseconds by part, as they go into the JSON file."""
     iterations = options.epochs * max(1, options.step_images // options.images)
-    kind = "wall" if options.wall else "processor"
+    return {
+        "milliseconds": {part: 1e3 * ours.median(part) for part in PARTS},
+        "published_milliseconds": {part: 1e3 * published.median(part) for part in published.seconds},
+        "applying_milliseconds": 1e3 * applying,
+        "iterations_of_a_fit": iterations,
+        "time_of": "wall" if ours.now is time.perf_counter else "processor",
+    }
+
+
+def report(options: argparse.Namespace, facts: dict[str, Any], found: dict[str, Any]) -> str:
+    """The measurements as a table."""
+    times, theirs, iterations = found["milliseconds"], found["published_milliseconds"], found["iterations_of_a_fit"]
+    total = sum(times.values())
+    rest = total - times["networks"]
     lines = [
-        f"{machine.processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {kind} time, "
-        f"medians of {options.iterations} iterations",
+        f"{facts.get('gpu', facts['processor'])}, {facts['threads']} threads, torch {torch.__version__}; "
+        f"{found['time_of']} time, medians of {options.iterations} iterations",
         f"{options.classes} classes x {options.features} features of {options.dimension}, {options.images} images of "
         f"{options.size} x {options.size} in groups of {options.group}, {options.backbone} in "
         f"{'bf16' if options.bf16 else 'fp32'}, rotations at {options.norm:g} times their start",
         "",
         f"{'part':<12}{'ms':>12}{'share':>9}{'published form, ms':>21}{'ratio':>9}",
     ]
-    for part in PARTS:
-        mean = ours.median(part)
-        line = f"{part:<12}{1e3 * mean:>12.2f}{100 * mean / total:>8.2f}%"
-        if part in published.seconds:
-            other = published.median(part)
-            line += f"{1e3 * other:>21.2f}{other / mean:>8.1f}x"
+    for part, mean in times.items():
+        line = f"{part:<12}{mean:>12.2f}{100 * mean / total:>8.2f}%"
+        if part in theirs:
+            line += f"{theirs[part]:>21.2f}{theirs[part] / mean:>8.1f}x"
         lines.append(line)
     lines += [
         "",
-        f"an iteration: {1e3 * total:.1f} ms, without the networks {1e3 * (total - ours.median('networks')):.2f} ms",
-        f"whole fit: {iterations} iterations, {iterations * total:.0f} s (computed, not run); without the networks "
-        f"{iterations * (total - ours.median('networks')):.1f} s; rotating the memory once: {1e3 * applying:.1f} ms",
+        f"an iteration: {total:.1f} ms, without the networks {rest:.2f} ms",
+        f"whole fit: {iterations} iterations, {iterations * total / 1e3:.0f} s (computed, not run); without the "
+        f"networks {iterations * rest / 1e3:.1f} s; rotating the memory once: {found['applying_milliseconds']:.1f} ms",
     ]
     return "\n".join(lines)
 
@@ -174,6 +197,7 @@ def report(options: argparse.Namespace, ours: Clock, published: Clock, applying:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m benchmarks.rotation_fit", description=__doc__.splitlines()[0])
+    result.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
     result.add_argument("--classes", type=int, default=16, help="old classes (%(default)s)")
     result.add_argument("--features", type=int, default=1000, help="features a class (%(default)s)")
     result.add_argument("--dimension", type=int, default=256, help="numbers a feature (%(default)s)")
@@ -187,16 +211,31 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--epochs", type=int, default=10, help="passes over them (%(default)s)")
     result.add_argument("--iterations", type=int, default=5, help="to measure (%(default)s)")
     result.add_argument("--threads", type=int, default=2, help="torch's threads (%(default)s)")
-    result.add_argument("--wall", action="store_true", help="wall time instead of processor time")
+    result.add_argument("--wall", action="store_true", help="wall time instead of processor time (a GPU: always)")
     result.add_argument("--no-published", action="store_true", help="without the published form")
+    result.add_argument("--output", metavar="FOLDER", type=Path, help="write FOLDER/rotation_fit.json as well")
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and return the exit code."""
     options = parser().parse_args(arguments)
-    with machine.torch_threads(options.threads):
-        print(report(options, *measure(options)))
+    try:
+        device = device_named(options.device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        with machine.torch_threads(options.threads):
+            facts = machine.describe(device)
+            found = results(options, *measure(options, device))
+        print(report(options, facts, found))
+        if options.output is not None:
+            chosen = {name: value for name, value in vars(options).items() if name != "output"}
+            content = {"op": "rotation_fit", "options": chosen, "machine": facts, **found}
+            options.output.mkdir(parents=True, exist_ok=True)
+            print(atomic_write_text(options.output / "rotation_fit.json", json.dumps(content, indent=1) + "\n"))
+    except (CissFastError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -13,8 +13,9 @@ class CayleyElimination {
  public:
   double* scratch;  // for sums over the block
 
-  static size_t shared_bytes(int64_t dimension) {
-    return size_t(CAYLEY_WARPS * dimension) * 3 * sizeof(double) + (CAYLEY_WARPS + 1) * sizeof(double);
+  // For `warps` of them that solve: the first ones.
+  static size_t shared_bytes(int64_t dimension, int warps = CAYLEY_WARPS) {
+    return size_t(warps * dimension) * 3 * sizeof(double) + (CAYLEY_WARPS + 1) * sizeof(double);
   }
 
   // matrix [dimension, dimension], column by column.

@@ -13,6 +13,8 @@ namespace cuda {
 // wait, since groups come one after the other.
 class EliminatingSolver {
  public:
+  static size_t shared_bytes(int64_t dimension) { return CayleyElimination::shared_bytes(dimension, 1); }
+
   CISS_DEVICE EliminatingSolver(const CayleyTask& task, int64_t item, double* matrix, unsigned char* memory)
       : elimination(task, item, matrix, memory), finite(elimination.factorise()) {}
 

@@ -48,7 +48,7 @@ void rotation_loss(const RotationTask& given, void* workspace, void* stream_addr
   const Plan plan(given, workspace);
   const RotationTask& task = plan.task;
   const int64_t dimension = task.rotations.dimension;
-  const size_t eliminating = RotationClass::shared_bytes(task) + CayleyElimination::shared_bytes(dimension);
+  const size_t eliminating = RotationClass::shared_bytes(task) + EliminatingSolver::shared_bytes(dimension);
   const size_t limit = largest_shared_memory(), needed = std::max(krylov_bytes<false>(task), eliminating);
   if (needed > limit)
     throw std::runtime_error("rotation_loss: expected vectors that fit into " + std::to_string(limit) +

@@ -117,6 +117,7 @@ def test_all_stages(tmp_path, shared, capsys) -> None:
     assert names[:2] == ["build", "environment"] and len(set(names)) == len(names)
     for expected in ("tests-gpu", "tests", "sanitizer-racecheck", "benchmark-softmax_loss", "benchmark-training-step"):
         assert expected in names
+    assert "benchmark-rotation-fit" in names
     assert [name for name in names if name.startswith("train-")][0] == "train-fine-tuning"
 
 
@@ -126,3 +127,5 @@ def test_a_gpu_is_required_of_the_tests(tmp_path, shared) -> None:
     assert stages["tests-gpu"].environment == {"CISS_FAST_SHARED": str(shared), "CISS_FAST_REQUIRE_GPU": "1"}
     assert f"golden/{GOLDEN[0]}" in stages["tests"].needs
     assert {"--device", "cuda", "--backend", "triton"} <= set(stages["benchmark-sigmoid_loss"].command)
+    assert {"benchmarks.rotation_fit", "--device", "cuda"} <= set(stages["benchmark-rotation-fit"].command)
+    assert stages["benchmark-rotation-fit"].environment == {"CISS_FAST_BACKEND": "triton"}

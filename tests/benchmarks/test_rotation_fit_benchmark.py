@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -23,6 +25,21 @@ def test_parts_and_shares_are_reported(capsys):
     assert sum(float(row[2].rstrip("%")) for row in rows.values()) == pytest.approx(100, abs=0.05)
     assert len(rows["networks"]) == 3 and all(len(rows[part]) == 5 for part in rotation_fit.PARTS[1:])
     assert any(line.startswith("whole fit: 20 iterations, ") for line in lines)
+
+
+def test_results_as_a_file(tmp_path, capsys):
+    assert rotation_fit.main([*SMALL, "--no-published", "--output", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "rotation_fit.json").read_text())
+    assert list(found["milliseconds"]) == list(rotation_fit.PARTS) and found["time_of"] == "processor"
+    assert found["published_milliseconds"] == {} and found["iterations_of_a_fit"] == 20
+    assert found["options"]["dimension"] == 8 and found["machine"]["torch"] == torch.__version__
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_here(capsys):
+    assert rotation_fit.main([*SMALL, "--device", "cuda"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --device: expected one of 0 GPUs")
 
 
 def test_both_forms_compute_the_same():

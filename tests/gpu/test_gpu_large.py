@@ -6,6 +6,7 @@ every repetition are compared, where they lie.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -123,6 +124,33 @@ def _rotated_memory(device: torch.device, backend: str, elements: int) -> None:
     assert_repeats(large[0], small[0], 2**-7)
 
 
+def _many_rotations(device: torch.device, backend: str, elements: int) -> None:
+    """Both ops that take parameters; repeated classes have the same mean and compete with copies of themselves."""
+    generator = torch.Generator().manual_seed(0)
+    dimension, classes = 768, 3
+    params = (torch.randn(classes, dimension * (dimension - 1) // 2, generator=generator) / 100).to(device)
+    inputs = [torch.rand(classes, dimension, generator=generator).to(device) for _ in range(3)]
+    count = repetitions(params, elements)
+
+    def evaluate(times: int) -> tuple[Tensor, ...]:
+        leaf, previous, current, weight = (x.repeat(times, 1) for x in (params, *inputs))
+        leaf.requires_grad_()
+        bias = torch.zeros(len(weight), device=device)
+        total, terms = ciss_fast.rotation_loss(leaf, previous, current, weight, bias, 0.9, backend=backend)
+        (gradient,) = torch.autograd.grad(total, leaf, torch.full_like(total, times))
+        return terms["fid"], terms["reg"] - math.log(times), gradient
+
+    small, large = evaluate(1), evaluate(count)
+    assert large[2].numel() > elements
+    for value, expected in zip(large[:2], small[:2], strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=0)
+    assert_repeats(large[2], small[2], 1e-3)
+    del large
+    rotated = ciss_fast.cayley_rotate(params, inputs[0], backend=backend)
+    many = ciss_fast.cayley_rotate(params.repeat(count, 1), inputs[0].repeat(count, 1), backend=backend)
+    assert_repeats(many, rotated, 1e-5)
+
+
 def _predict(device: torch.device, backend: str, elements: int) -> None:
     logits = _logits((1, 3, 32, 32), device, 0)
     count = elements // 512**2 + 2
@@ -151,6 +179,7 @@ LARGE = (
     LargeCase("reasoning_loss", BY_NAME["reasoning_loss"], _reasoning_loss, 48),
     LargeCase("prototypes", BY_NAME["prototypes"], _prototypes, 32),
     LargeCase("cayley_rotate, memory", BY_NAME["cayley_rotate, memory"], _rotated_memory, 48),
+    LargeCase("rotation_loss and cayley_rotate, parameters", BY_NAME["rotation_loss"], _many_rotations, 64),
     LargeCase("predict", BY_NAME["predict"], _predict, 8),
     LargeCase("confusion", BY_NAME["confusion"], _confusion, 8),
 )

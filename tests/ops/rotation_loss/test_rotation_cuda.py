@@ -111,7 +111,7 @@ def test_what_cannot_be_solved_is_not_a_number(rotation_fit, rotation_evaluate) 
 def test_order_of_threads(monkeypatch, rotation_fit, rotation_evaluate, scale) -> None:
     # A barrier that is missing shows as a result that depends on which thread runs first.
     fit = rotation_fit(classes=2, dimension=40, groups=2, scale=scale)
-    for shared in ("232448", "20000"):
+    for shared in ("232448", "5000"):
         monkeypatch.setenv("CISS_FAST_EMULATION_SHARED", shared)
         ascending = rotation_evaluate(fit, **CUDA)
         monkeypatch.setenv("CISS_FAST_EMULATION_ORDER", "descending")
@@ -134,6 +134,6 @@ def test_operator(rotation_fit) -> None:
 
 
 def test_dimension_too_large_is_an_error(monkeypatch, rotation_fit) -> None:
-    monkeypatch.setenv("CISS_FAST_EMULATION_SHARED", "5000")
-    with pytest.raises(RuntimeError, match="rotation_loss: expected vectors that fit into 5000 bytes"):
+    monkeypatch.setenv("CISS_FAST_EMULATION_SHARED", "2000")
+    with pytest.raises(RuntimeError, match="rotation_loss: expected vectors that fit into 2000 bytes"):
         rotation_loss(*rotation_fit(dimension=40), False)
