@@ -19,6 +19,7 @@ from ciss_fast.commands import convert, evaluate, predict, report
 from ciss_fast.engine.config import Config, all_settings, option_name
 from ciss_fast.engine.recipes import describe_recipe, effective_recipe, is_published, load_recipe, recipe_names, to_toml
 from ciss_fast.errors import CissFastError, ConfigError
+from ciss_fast.failures import describe_failure
 
 
 class _Parser(argparse.ArgumentParser):
@@ -129,6 +130,12 @@ def run_command(command: Callable[[], None]) -> int:
         sys.stdout.flush()
     except CissFastError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        reason = describe_failure(error)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever reads the output has enough of it, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python writes at its end goes nowhere

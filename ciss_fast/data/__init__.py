@@ -5,13 +5,13 @@ from ciss_fast.data.dataset import SegmentationDataset, build_dataset, dataset_n
 from ciss_fast.data.folder import FolderDataset
 from ciss_fast.data.loading import (
     EvaluationSet,
-    MemoryCache,
     StepBatches,
     TrainingSet,
     make_evaluation_loader,
     make_loader,
 )
-from ciss_fast.data.scan import class_presence
+from ciss_fast.data.memory_cache import MemoryCache
+from ciss_fast.data.scan import ClassScan, class_presence, scan_classes
 from ciss_fast.data.shapes import ShapesDataset
 from ciss_fast.data.tasks import Task, evaluation_label_table, select_images, training_label_table
 from ciss_fast.data.transforms import (
@@ -27,6 +27,7 @@ from ciss_fast.data.voc import VOCDataset
 
 __all__ = [
     "ADE20KDataset",
+    "ClassScan",
     "ColourJitter",
     "EvaluationSet",
     "FolderDataset",
@@ -50,6 +51,7 @@ __all__ = [
     "make_loader",
     "normalise",
     "register_dataset",
+    "scan_classes",
     "select_images",
     "training_label_table",
 ]

@@ -32,7 +32,9 @@ class SegmentationDataset(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that changes when the list, the classes or the label maps change."""
+        """Hash that changes when the list, the classes, the place of a label map below the root or, without files, the
+        pictures change.
+        """
 
     def __len__(self) -> int: ...
 
@@ -41,6 +43,9 @@ class SegmentationDataset(Protocol):
 
     def load_label(self, index: int) -> np.ndarray:
         """Label map uint8 [H, W] alone."""
+
+    def label_path(self, index: int) -> str | None:
+        """The file of a label map; None if there are no files."""
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width without decoding."""

@@ -46,18 +46,17 @@ class FileDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the classes, the ids in order, and each label map's path, size and time of change."""
+        """SHA-256 of the classes, the ids in order, and each label map's path below the root."""
         digest = hashlib.sha256()
         for name in self.class_names:
             digest.update(f"class\0{name}\n".encode())
         for image_id, label_path in zip(self.ids, self._label_paths, strict=True):
-            try:
-                status = os.stat(label_path)
-            except OSError as error:
-                raise DataError(f"{label_path}: label map missing; expected a readable file") from error
-            relative = os.path.relpath(label_path, self.root)
-            digest.update(f"{image_id}\0{relative}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(f"{image_id}\0{os.path.relpath(label_path, self.root)}\n".encode())
         return digest.hexdigest()
+
+    def label_path(self, index: int) -> str:
+        """The file of a label map."""
+        return self._label_paths[index]
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 [H, W, 3] and label map uint8 [H, W], both read-only."""

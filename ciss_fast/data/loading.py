@@ -1,7 +1,8 @@
-"""From data sets to batches: PyTorch data sets, a memory cache, reproducible order and randomness."""
+"""From data sets to batches: PyTorch data sets, loaders, reproducible order and randomness."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -11,70 +12,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ciss_fast.data.dataset import SegmentationDataset
 from ciss_fast.data.transforms import ResizeCentreCrop, normalise
 from ciss_fast.errors import CissFastError, DataError
+from ciss_fast.failures import describe_failure, loader_death
 
 Transform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 # Numbers that keep the random streams of one seed apart.
 _ORDER, _AUGMENTATION = 1, 2
-
-
-class MemoryCache:
-    """A data set whose decoded images and label maps stay in memory once loaded.
-
-    Args:
-        dataset: the data set.
-        max_bytes: once this much is kept, further images are loaded anew each time. Default: no limit.
-
-    Loader processes each fill a copy of their own: call `fill` first, and they share the memory (where
-    processes are forked).
-    """
-
-    def __init__(self, dataset: SegmentationDataset, max_bytes: int | None = None) -> None:
-        self.dataset = dataset
-        self.class_names = dataset.class_names
-        self.ids = dataset.ids
-        self.root = dataset.root
-        self.max_bytes = max_bytes
-        self.num_bytes = 0
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    @property
-    def fingerprint(self) -> str:
-        return self.dataset.fingerprint
-
-    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        kept = self._kept.get(index)
-        if kept is not None:
-            return kept
-        image, label = self.dataset.load(index)
-        size = image.nbytes + label.nbytes
-        if self.max_bytes is None or self.num_bytes + size <= self.max_bytes:
-            image.flags.writeable = False
-            label.flags.writeable = False
-            self._kept[index] = (image, label)
-            self.num_bytes += size
-        return image, label
-
-    def load_label(self, index: int) -> np.ndarray:
-        kept = self._kept.get(index)
-        return kept[1] if kept is not None else self.dataset.load_label(index)
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        kept = self._kept.get(index)
-        return kept[1].shape if kept is not None else self.dataset.image_size(index)
-
-    def image_bytes(self, index: int) -> int:
-        return self.dataset.image_bytes(index)
-
-    def fill(self, indices: Sequence[int], progress: Callable[[int, int], object] | None = None) -> None:
-        """Load ``indices`` now; ``progress(done, total)`` is called after each."""
-        for done, index in enumerate(indices, 1):
-            self.load(int(index))
-            if progress is not None:
-                progress(done, len(indices))
 
 
 class TrainingSet(Dataset):
@@ -163,10 +106,9 @@ class EvaluationSet(Dataset):
         return tuple(self.dataset.image_size(int(self.indices[position])))
 
 
-class EpochSampler(Sampler):
+class EpochSampler:
     """Order of an epoch: a permutation that depends on (seed, epoch) only, given as pairs (epoch, position).
 
-    ``epoch`` chooses the epoch of the next iteration, ``first`` the entry to start from in it.
     With ``num_shards`` processes, each takes every ``num_shards``-th entry; so that all get the same number, the
     permutation is continued from its beginning or, with ``drop_rest``, ends earlier.
     """
@@ -181,17 +123,38 @@ class EpochSampler(Sampler):
         self.shard = shard
         self.num_shards = num_shards
         self.drop_rest = drop_rest
-        self.epoch = 0
-        self.first = 0
 
     def __len__(self) -> int:
         return (self.length if self.drop_rest else self.length + self.num_shards - 1) // self.num_shards
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, _ORDER, self.epoch]).permutation(self.length)
+    def epoch(self, number: int) -> list[tuple[int, int]]:
+        """The entries of an epoch."""
+        order = np.random.default_rng([self.seed, _ORDER, number]).permutation(self.length)
         order = np.resize(order, len(self) * self.num_shards)
-        for position in order[self.shard :: self.num_shards][self.first :]:
-            yield self.epoch, int(position)
+        return [(number, int(position)) for position in order[self.shard :: self.num_shards]]
+
+
+class TrainingBatches(Sampler):
+    """Batches of an `EpochSampler`'s entries. A last one that is not full is dropped if there is a full one before it.
+
+    An iteration starts with batch ``first_batch`` of ``first_epoch`` and ends with the epoch or, if ``endless``, goes
+    on with the next.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+        self.first_epoch, self.first_batch, self.endless = 0, 0, False
+
+    def __len__(self) -> int:
+        return max(1, len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for epoch in itertools.count(self.first_epoch):
+            entries = self.sampler.epoch(epoch)
+            for number in range(self.first_batch if epoch == self.first_epoch else 0, len(self)):
+                yield entries[number * self.batch_size : (number + 1) * self.batch_size]
+            if not self.endless:
+                return
 
 
 class SameSizeBatches(Sampler):
@@ -221,21 +184,25 @@ class SameSizeBatches(Sampler):
 class StepBatches:
     """Iterates over the batches (images [B, 3, h, w], labels [B, h, w]) of an epoch.
 
-    Errors of loader processes arrive as the one-line errors they were. Torch's global random state is not
-    touched.
+    Errors of loader processes arrive as the one-line errors they were, and so does the end of such a process. Torch's
+    global random state is not touched.
     """
 
-    def __init__(self, loader: DataLoader, sampler: EpochSampler | None = None) -> None:
+    def __init__(self, loader: DataLoader, batches: TrainingBatches | None = None) -> None:
         self.loader = loader
-        self.sampler = sampler
+        self.batches = batches
 
-    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose the epoch of the next iteration (training batches only; the first is 0), and the batch in it to
-        start from; those before it are not loaded.
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration (training batches only; the first is 0)."""
+        self.batches.first_epoch, self.batches.first_batch, self.batches.endless = epoch, 0, False
+
+    def endless(self, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Epoch after epoch of training batches, without end, from the batch with number ``first`` on. Loader processes
+        live as long, and load the first batches of an epoch while the last ones of the epoch before are in use.
         """
-        if self.sampler is not None:
-            self.sampler.epoch = epoch
-            self.sampler.first = first_batch * self.loader.batch_size
+        self.batches.first_epoch, self.batches.first_batch = divmod(first, len(self.batches))
+        self.batches.endless = True
+        return iter(self)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -243,6 +210,13 @@ class StepBatches:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         try:
             yield from self.loader
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            # A loader process that has died; the last two while it handed over a batch.
+            reason = describe_failure(error) if isinstance(error, RuntimeError) else loader_death(type(error).__name__)
+            if reason is None:
+                raise
+            error.__traceback__ = None
+            raise DataError(reason) from None
         except CissFastError as error:
             # A loader process wraps the message into a traceback; its last line is "type: message".
             lines = str(error).strip().splitlines()
@@ -266,9 +240,8 @@ def make_loader(
 ) -> StepBatches:
     """Training batches in an order that depends on (seed, epoch) only.
 
-    A last batch that is not full is dropped if there is a full one before it; a step with fewer images than
-    ``batch_size`` gives one small batch. Several processes' batches are together those of a single process with
-    batches as large as theirs together.
+    A step with fewer images than ``batch_size`` gives one small batch, see `TrainingBatches`. The batches of several
+    processes are together those of a single process with batches as large as theirs together.
 
     Args:
         batch_size: images per batch and process.
@@ -281,17 +254,16 @@ def make_loader(
     sampler = EpochSampler(
         len(training_set), seed, shard, num_shards, drop_rest=len(training_set) >= batch_size * num_shards
     )
+    batches = TrainingBatches(sampler, batch_size)
     loader = DataLoader(
         training_set,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=len(sampler) > batch_size,
+        batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(seed),
     )
-    return StepBatches(loader, sampler)
+    return StepBatches(loader, batches)
 
 
 def make_evaluation_loader(

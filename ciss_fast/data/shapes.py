@@ -81,6 +81,10 @@ class ShapesDataset:
         key = f"shapes {_VERSION} {self.split} {self.size} {len(self)} {self.seed} {self.class_names}"
         return hashlib.sha256(key.encode()).hexdigest()
 
+    def label_path(self, index: int) -> None:
+        """There are no files."""
+        return None
+
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 [H, W, 3] and label map uint8 [H, W], both read-only."""
         if not 0 <= index < len(self):

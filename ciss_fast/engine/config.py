@@ -32,7 +32,10 @@ class DataConfig:
     scale_max: float = option(2.0, "largest area of a random crop, as a part of the image's area", above=0)
     flip: bool = option(True, "mirror half of the training images")
     batch_size: int | None = option(None, "training images per iteration", minimum=1, published=True)
-    cache_images: bool = option(False, "keep decoded images in memory", affects="nothing")
+    cache_images: bool = option(False, "keep decoded training images in memory, as far as they fit", affects="nothing")
+    cache_megabytes: float | None = option(
+        None, "most memory of a process for that; none: half of what is free at the start", minimum=0, affects="nothing"
+    )
     workers: int = option(0, "processes that load training images", minimum=0, affects="nothing")
 
 

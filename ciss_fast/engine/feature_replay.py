@@ -19,7 +19,7 @@ import ciss_fast
 from ciss_fast.data import StepBatches
 from ciss_fast.engine.schedule import PolySchedule
 from ciss_fast.engine.seeding import EXTRACTION, REPLAY, step_seed
-from ciss_fast.engine.train_step import build_optimiser, endless
+from ciss_fast.engine.train_step import build_optimiser
 from ciss_fast.errors import CissFastError
 from ciss_fast.memory.feature_extraction import FeatureExtraction
 from ciss_fast.memory.feature_memory import (
@@ -40,6 +40,7 @@ from ciss_fast.methods.method import LossAndTerms
 from ciss_fast.models import SegmentationModel
 
 if TYPE_CHECKING:
+    from ciss_fast.engine.loop import TrainingLoop
     from ciss_fast.engine.stages import StageContext
 
 COMPLETE, ROTATED = ".pt", "-rotated.pt"
@@ -150,7 +151,7 @@ def fit_rotations(context: StageContext, features: Tensor) -> Tensor:
         power=plan.config.optimisation.poly_power,
     )
     loop = context.loop(schedule, epoch_length=len(batches), title="rotations", tensors={"rotations": params})
-    items = endless(batches, loop.first)
+    items = loop.timed(batches.endless(loop.first))
     kept_from = iterations - replay_iterations(context, batches)
 
     def compute_loss(iteration: int) -> LossAndTerms:
@@ -182,7 +183,7 @@ def train_classifiers(context: StageContext) -> None:
     iterations = replay_iterations(context, batches)
     schedule = PolySchedule(build_optimiser(groups, optimisation), iterations, power=optimisation.poly_power)
     loop = context.loop(schedule, epoch_length=len(batches), title="classifiers")
-    items = replayed_batches(context, batches, loop.first)
+    items = replayed_batches(context, batches, loop)
 
     def compute_loss(iteration: int) -> LossAndTerms:
         current, teacher, label = next(items)
@@ -195,15 +196,15 @@ def train_classifiers(context: StageContext) -> None:
         loop.run(lambda iteration: [compute_loss(iteration)], optimisation.clip_norm)
 
 
-def replayed_batches(context: StageContext, batches: StepBatches, first: int) -> Iterator[tuple[Tensor, ...]]:
-    """The batches of `train_classifiers` from number ``first`` on: feature maps, the teacher's logits, label."""
+def replayed_batches(context: StageContext, batches: StepBatches, loop: TrainingLoop) -> Iterator[tuple[Tensor, ...]]:
+    """The batches of `train_classifiers` from the loop's first on: feature maps, the teacher's logits, label."""
     fit = iterations_of(context.plan.config.replay.rotation_epochs, batches)
     number = max(0, fit - replay_iterations(context, batches))
-    if first == 0:  # else an interruption came between, and nothing has been kept
+    if loop.first == 0:  # else an interruption came between, and nothing has been kept
         while kept := context.kept.take():
             number += 1
             yield kept
-    with closing(endless(batches, number + first)) as items:
+    with closing(loop.timed(batches.endless(number + loop.first))) as items:
         for images, label in items:
             previous, current = (
                 feature_maps(context, network, images) for network in (context.teacher, context.model)

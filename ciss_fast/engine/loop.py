@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.resume import LogEntry, StepProgress
 from ciss_fast.engine.schedule import PolySchedule
 from ciss_fast.errors import CissFastError
+
+Item = TypeVar("Item")
 
 
 class LossLog:
@@ -89,6 +92,23 @@ class TrainingLoop:
         if progress.state is not None:
             self._restore(progress.state)
 
+    def timed(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Pass batches on, counting how long the loop waits for them."""
+        iterator = iter(items)
+        try:
+            while True:
+                start = time.monotonic()
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+                finally:
+                    self.progress.seconds_waiting += time.monotonic() - start
+                yield item
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
+
     def run(
         self,
         compute_losses: Callable[[int], Iterable[tuple[Tensor, dict[str, Tensor]]]],
@@ -131,10 +151,12 @@ class TrainingLoop:
             "tensors": self.tensors,
             "pending": self.progress.together.gather(self.log.pending),
             "scaler": self.scaler.state_dict(),
+            "seconds_waiting": self.progress.seconds_waiting,
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.first = state["iteration"]
+        self.progress.seconds_waiting = state["seconds_waiting"]
         optimiser = self.schedule.optimiser
         optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])

@@ -20,17 +20,19 @@ from ciss_fast.data import (
     TrainingSet,
     TrainingTransform,
     build_dataset,
-    class_presence,
     evaluation_label_table,
     make_evaluation_loader,
     make_loader,
+    scan_classes,
     select_images,
     training_label_table,
 )
 from ciss_fast.data.dataset import check_options
-from ciss_fast.engine.config import Config
+from ciss_fast.engine.config import Config, DataConfig
 from ciss_fast.engine.effective_config import effective_config, method_settings, published_dataset
-from ciss_fast.engine.processes import ALONE, Processes
+from ciss_fast.engine.memory_use import available_memory_bytes
+from ciss_fast.engine.precision import Precision
+from ciss_fast.engine.processes import ALONE, Processes, processes_on_this_machine
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.seeding import step_seed
 from ciss_fast.errors import ConfigError, DataError
@@ -48,6 +50,7 @@ class Plan:
         training_task: what is learnt in which step (joint training: everything in one).
         training_images, test_images: image indices of every training step, and of the tests after it.
         preview_images: test images to show in the report.
+        data_fingerprint: of the training images, see `ClassScan`.
     """
 
     config: Config
@@ -60,6 +63,7 @@ class Plan:
     training_images: list[np.ndarray]
     test_images: list[np.ndarray]
     preview_images: list[int]
+    data_fingerprint: str
 
     def settings_at(self, step: int) -> MethodSettings:
         """What the method reads at a step: later steps may have learning-rate multipliers of their own."""
@@ -90,6 +94,7 @@ class Plan:
             processes.share_of(data.batch_size),
             seed=images.seed,
             workers=data.workers,
+            pin_memory=Precision.from_config(self.config.run).device.type == "cuda",
             shard=processes.rank,
             num_shards=processes.count,
         )
@@ -104,8 +109,8 @@ class Plan:
         )
         table = training_label_table(self.training_task, step, data.setting, **self.method.label_options(step))
         indices = np.union1d(self.training_images[step], np.asarray(replay, dtype=np.int64))
-        if isinstance(self.train_data, MemoryCache) and data.workers > 0:
-            self.train_data.fill(indices)  # before the loader processes start, so that they share the memory
+        if isinstance(self.train_data, MemoryCache):  # before the loader processes start, so that they share the memory
+            self.train_data.keep(indices, load=data.workers > 0)
         return TrainingSet(self.train_data, indices, table, transform, step_seed(self.config.run.seed, step, stream))
 
     def test_batches(
@@ -168,11 +173,12 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
             f"(--feature-replay unrotated or none does without)"
         )
     steps = range(training_task.num_steps)
-    presence = class_presence(train_data, progress=reporter.counter("reading training label maps"))
+    scan = scan_classes(train_data, progress=reporter.counter("reading training label maps"))
+    presence = scan.presence
     training_images = [select_images(presence, training_task, step, data.setting, "train") for step in steps]
     if method.feature_memory and settings.feature_replay != "none":
         check_every_class_is_shown(presence, training_task, training_images)
-    test_presence = class_presence(test_data, progress=reporter.counter("reading test label maps"))
+    test_presence = scan_classes(test_data, progress=reporter.counter("reading test label maps")).presence
     test_images = [select_images(test_presence, training_task, step, data.setting, "test") for step in steps]
     plan = Plan(
         config=config,
@@ -180,11 +186,12 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
         training_task=training_task,
         method=method,
         settings=settings,
-        train_data=MemoryCache(train_data) if data.cache_images else train_data,
-        test_data=MemoryCache(test_data) if data.cache_images else test_data,
+        train_data=_cached(train_data, data, reporter) if data.cache_images else train_data,
+        test_data=test_data,
         training_images=training_images,
         test_images=test_images,
         preview_images=choose_previews(test_presence, task, config.run.previews),
+        data_fingerprint=scan.fingerprint,
     )
     if published_dataset(config) in PUBLISHED_DATASETS and not settings.published:
         reporter.message(f"loss weights are not a paper's for {method.name} on {published_dataset(config)} {task.name}")
@@ -194,6 +201,16 @@ def make_plan(config: Config, reporter: Reporter) -> Plan:
         f"{[len(images) for images in test_images]}"
     )
     return plan
+
+
+def _cached(dataset: SegmentationDataset, data: DataConfig, reporter: Reporter) -> MemoryCache:
+    """The data set with a cache as large as wanted: by default this process's share of half of the free memory."""
+    if data.cache_megabytes is not None:
+        limit = int(data.cache_megabytes * 1e6)
+    else:
+        free = available_memory_bytes()
+        limit = None if free is None else free // 2 // processes_on_this_machine()
+    return MemoryCache(dataset, limit, reporter.counter("reading images into memory"))
 
 
 def own_class_order(task: Task) -> tuple[int, ...] | None:

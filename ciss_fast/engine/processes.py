@@ -100,6 +100,11 @@ def processes_of_environment() -> tuple[int, int]:
     return int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
 
 
+def processes_on_this_machine() -> int:
+    """How many processes of the run share this machine's memory, as ``torchrun`` says."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1))))
+
+
 @contextmanager
 def join_processes(device: torch.device) -> Iterator[Processes]:
     """The processes that ``torchrun`` has started, connected (NCCL between GPUs, Gloo else); without it, one."""

@@ -48,8 +48,10 @@ class StepProgress:
     Attributes:
         state: what the running stage had saved when it was interrupted; None if it starts.
         history: the loss log of the step so far.
-        stages: what is known about every finished stage: "name", "iterations", "seconds" and its results.
+        stages: what is known about every finished stage: "name", "iterations", "seconds", its results and, of a loop,
+            "seconds_waiting" for batches.
         together: the processes that work on the running stage.
+        seconds_waiting: how long the running stage's loop has waited for batches.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class StepProgress:
         self.stages: list[dict[str, Any]] = []
         self._checkpoint = checkpoint
         self._random_of_waiting: list[dict[str, Any]] = []
+        self.seconds_waiting = 0.0
         self._seconds = 0.0  # of this step before `_since`
         self._since = self._saved = time.monotonic()
 
@@ -130,8 +133,11 @@ class StepProgress:
         """Record that the running stage has come to its end."""
         iterations = int(self.history[-1]["iteration"]) + 1 - self.iterations if self.history else 0
         seconds = self.seconds - sum(stage["seconds"] for stage in self.stages)
-        self.stages.append({"name": name, "iterations": iterations, "seconds": seconds, **results})
-        self.state = None
+        record = {"name": name, "iterations": iterations, "seconds": seconds, **results}
+        if iterations:
+            record["seconds_waiting"] = self.seconds_waiting
+        self.stages.append(record)
+        self.state, self.seconds_waiting = None, 0.0
 
     def save_if_due(
         self, iteration: int, epoch_ended: bool, make_state: Callable[[], dict[str, Any]], interrupted: bool = False

@@ -101,8 +101,8 @@ def checkpoint_difference(
     for name, value in wanted.items():
         if found[name] != value:
             return f"{name} is {found[name]!r} there and {value!r} here"
-    if checkpoint.data_fingerprint != plan.train_data.fingerprint:
-        return "the training data has changed since (image list, class names, or a label map's size or time)"
+    if checkpoint.data_fingerprint != plan.data_fingerprint:
+        return "the training data has changed since (image list, class names, label maps or the size of image files)"
     return None
 
 

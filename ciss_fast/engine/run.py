@@ -234,7 +234,7 @@ class Run:
             class_names=list(task.class_names),
             channel_order=list(task.seen(step)),
             classes_per_step=task.classes_per_step[: step + 1],
-            data_fingerprint=self.plan.train_data.fingerprint,
+            data_fingerprint=self.plan.data_fingerprint,
             seconds=0.0,
             history=[],
         )

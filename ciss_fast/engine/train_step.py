@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -48,14 +47,6 @@ def build_optimiser(groups: list[dict[str, Any]], settings: OptimisationConfig) 
     )
 
 
-def endless(batches: StepBatches, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Epoch after epoch of batches, without end, from the batch with number ``first`` on."""
-    first_epoch, first_batch = divmod(first, len(batches))
-    for epoch in itertools.count(first_epoch):
-        batches.set_epoch(epoch, first_batch if epoch == first_epoch else 0)
-        yield from batches
-
-
 def region_factors(
     labels: Sequence[Tensor], terms: Mapping[str, str], processes: Processes
 ) -> list[dict[str, float]]:
@@ -95,7 +86,7 @@ def train_model(context: StageContext, batches: StepBatches) -> None:
         warmup_start=optimisation.warmup_start,
     )
     loop = context.loop(schedule, epoch_length=len(batches), title="training", scaler=precision.loss_scaler())
-    items = endless(batches, loop.first)
+    items = loop.timed(batches.endless(loop.first))
     shared = context.progress.together.count > 1
     if shared:
         devices = [precision.device] if precision.device.type == "cuda" else None

@@ -1,5 +1,11 @@
 """Training and evaluation sets, the memory cache, and the loaders."""
 
+import itertools
+import multiprocessing
+import os
+import signal
+from contextlib import closing
+
 import numpy as np
 import pytest
 import torch
@@ -86,8 +92,7 @@ def test_order_depends_on_seed_and_epoch_only(shapes):
 
 def test_every_image_comes_once_an_epoch():
     sampler = EpochSampler(50, seed=3)
-    sampler.epoch = 7
-    keys = list(sampler)
+    keys = sampler.epoch(7)
     assert len(sampler) == 50
     assert {epoch for epoch, _ in keys} == {7}
     assert sorted(position for _, position in keys) == list(range(50))
@@ -95,8 +100,8 @@ def test_every_image_comes_once_an_epoch():
 
 
 def test_shards_share_one_permutation():
-    whole = [position for _, position in EpochSampler(10, seed=3)]
-    parts = [[position for _, position in EpochSampler(10, 3, shard, 4)] for shard in range(4)]
+    whole = [position for _, position in EpochSampler(10, seed=3).epoch(0)]
+    parts = [[position for _, position in EpochSampler(10, 3, shard, 4).epoch(0)] for shard in range(4)]
     assert [len(part) for part in parts] == [3, 3, 3, 3]
     dealt = [parts[place % 4][place // 4] for place in range(12)]
     assert dealt == whole + whole[:2]
@@ -184,8 +189,8 @@ class Counting:
 
 
 def test_memory_cache(shapes):
-    counting = Counting(shapes)
-    cache = MemoryCache(counting)
+    counting, calls = Counting(shapes), []
+    cache = MemoryCache(counting, progress=lambda done, total: calls.append((done, total)))
     for _ in range(3):
         image, label = cache.load(5)
         assert np.array_equal(image, shapes.load(5)[0])
@@ -194,21 +199,78 @@ def test_memory_cache(shapes):
     assert cache.image_size(5) == cache.image_size(6) == (40, 40)
     assert not image.flags.writeable
     assert (len(cache), cache.fingerprint, cache.ids) == (23, shapes.fingerprint, shapes.ids)
-    calls = []
-    cache.fill([5, 6, 7], lambda done, total: calls.append((done, total)))
-    assert counting.loads == 3
-    assert calls == [(1, 3), (2, 3), (3, 3)]
+    cache.keep([5, 6, 7], load=True)
+    assert calls == [(1, 2), (2, 2)]
+    assert counting.loads == 3 and cache.num_images == 3
+
+
+ONE = 40 * 40 * 4  # bytes of an image and its label map
 
 
 def test_memory_cache_with_a_limit(shapes):
     counting = Counting(shapes)
-    one = 40 * 40 * 4
-    cache = MemoryCache(counting, max_bytes=2 * one + 1)
+    cache = MemoryCache(counting, max_bytes=2 * ONE + 1)
     for _ in range(2):
         for index in range(3):
             assert np.array_equal(cache.load(index)[0], shapes.load(index)[0])
-    assert cache.num_bytes == 2 * one
+    assert cache.num_bytes == 2 * ONE
     assert counting.loads == 4
+
+
+def test_memory_cache_makes_room_for_other_images(shapes):
+    cache = MemoryCache(Counting(shapes), max_bytes=4 * ONE)
+    cache.keep(range(10), load=True)
+    assert (cache.num_images, cache.num_bytes) == (4, 4 * ONE)
+    cache.keep([3, 20, 21], load=False)  # the next step's
+    assert (cache.num_images, cache.num_bytes) == (1, ONE)
+    cache.keep([3, 20, 21], load=True)
+    assert (cache.num_images, cache.num_bytes) == (3, 3 * ONE)
+    loads = cache.dataset.loads
+    for index in (3, 20, 21):
+        assert np.array_equal(cache.load(index)[1], shapes.load(index)[1])
+    assert cache.dataset.loads == loads
+    cache.keep([], load=True)
+    assert (cache.num_images, cache.num_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_without_end(shapes, workers):
+    """Epoch after epoch, from any batch on; the same loader processes all the time."""
+    loader = make_loader(training_set(shapes), 4, workers=workers)
+    expected = [batch for epoch in range(3) for batch in batches_of(loader, epoch)]
+    processes = []
+    for first in (0, 3, 7):
+        with closing(loader.endless(first)) as items:
+            got = []
+            for batch in itertools.islice(items, len(expected) - first):
+                got.append(batch)
+                processes.append({child.pid for child in multiprocessing.active_children()})
+        assert_same_batches(got, expected[first:])
+    assert all(group == processes[0] for group in processes) and len(processes[0]) == workers
+    assert_same_batches(batches_of(loader, 1), expected[5:10])  # one epoch ends again
+
+
+class Deadly:
+    """A data set that ends the process that reads its third image."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def load(self, index):
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.dataset.load(index)
+
+
+def test_a_loader_process_that_dies_is_one_line(shapes, one_line):
+    items = TrainingSet(Deadly(shapes), range(8), training_label_table(TASK, 1), TrainingTransform(32))
+    with pytest.raises(DataError) as caught:
+        list(make_loader(items, 2, workers=1))
+    one_line(caught.value, "a process that loads images has died (", "fewer --workers may help")
+    del caught
 
 
 def test_bad_arguments(shapes, one_line):

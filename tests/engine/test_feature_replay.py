@@ -69,6 +69,7 @@ def outcome(run: Path) -> list[dict]:
         del entry["seconds_training"], entry["seconds_testing"], entry["peak_memory_bytes"]
         for stage in entry["stages"]:
             del stage["seconds"]
+            stage.pop("seconds_waiting", None)
     return entries
 
 

@@ -141,9 +141,10 @@ def test_two_processes_with_all_stages_of_alife_m(tmp_path, tiny_config, tiny_tr
 
 @pytest.mark.parametrize(("length", "batch"), [(40, 8), (41, 8), (47, 8), (8, 8), (7, 8), (5, 4), (3, 8)])
 def test_batches_of_two_processes_are_those_of_one(length, batch):
-    whole = [position for _, position in EpochSampler(length, 3)]
+    whole = [position for _, position in EpochSampler(length, 3).epoch(0)]
     parts = [
-        [position for _, position in EpochSampler(length, 3, shard, 2, drop_rest=length >= batch)] for shard in (0, 1)
+        [position for _, position in EpochSampler(length, 3, shard, 2, drop_rest=length >= batch).epoch(0)]
+        for shard in (0, 1)
     ]
     assert len(parts[0]) == len(parts[1])
     for number in range(length // batch):

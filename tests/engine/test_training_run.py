@@ -29,6 +29,7 @@ def without_times(run: Path) -> dict:
         del entry["seconds_training"], entry["seconds_testing"], entry["peak_memory_bytes"]
         for stage in entry["stages"]:
             del stage["seconds"]
+            stage.pop("seconds_waiting", None)
     return metrics
 
 
