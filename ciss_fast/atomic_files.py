@@ -14,7 +14,8 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
 
     The content goes to a temporary file in the same folder, is flushed to disk (fsync) and then renamed over
     ``path``. Parent folders are made. If ``write`` or the disk fails, the temporary file is removed, an existing
-    ``path`` stays as it was, and the error is passed on.
+    ``path`` stays as it was, and the error is passed on; one of the disk (which is full, say) becomes an `OSError`
+    that names ``path``, whatever the library that wrote has made of it.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -26,9 +27,12 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_current_umask())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
-        raise
+        cause = _disk_error(error)
+        if cause is None:
+            raise
+        raise OSError(cause.errno, cause.strerror, str(target)) from None
     _sync_folder(target.parent)
     return target
 
@@ -42,6 +46,13 @@ def remove_partial_files(folder: Path) -> None:
     """Remove, below ``folder``, what processes that were killed inside `atomic_write` have left there."""
     for path in folder.rglob(".*.partial"):
         path.unlink()
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """The error of the operating system that ``error`` is, or that came before it (torch.save raises another)."""
+    while error is not None and not (isinstance(error, OSError) and error.errno is not None):
+        error = error.__context__
+    return error
 
 
 def _current_umask() -> int:

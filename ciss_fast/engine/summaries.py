@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
 class Summaries:
-    """Writes one step's scalars.
+    """Writes one step's scalars. A disk that is full ends the curves, with a warning, not the training.
 
     Args:
         folder: of the event files.
@@ -24,27 +26,49 @@ class Summaries:
         # Imported late: it takes a second that no other command should pay.
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(self.folder), purge_step=self.purge_from)
+        self.writer = None
+        self.writer = self._try(lambda: SummaryWriter(str(self.folder), purge_step=self.purge_from))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.writer.close()
+        if self.writer is not None:
+            self._try(self.writer.close)
 
     def add_losses(self, entry: dict[str, float]) -> None:
         """One entry of the loss log."""
-        at = self.first_iteration + int(entry["iteration"])
-        for name, value in entry.items():
-            if name == "learning_rate":
-                self.writer.add_scalar("learning_rate", value, at)
-            elif name != "iteration":
-                self.writer.add_scalar(f"loss/{name}", value, at)
+        self._add(loss_scalars(entry), self.first_iteration + int(entry["iteration"]))
 
     def add_scores(self, entry: dict[str, Any]) -> None:
         """The scores after a step, at the step's last iteration."""
-        at = self.first_iteration + entry["iterations"] - 1
-        for name in ("miou_base", "miou_new", "miou_all", "hiou", "pixel_accuracy"):
-            if entry[name] is not None:
-                self.writer.add_scalar(f"score/{name}", entry[name], at)
+        self._add(score_scalars(entry), self.first_iteration + entry["iterations"] - 1)
+
+    def _add(self, scalars: dict[str, float], at: int) -> None:
+        for name, value in scalars.items():
+            if self.writer is not None:
+                self._try(lambda name=name, value=value: self.writer.add_scalar(name, value, at))
+
+    def _try(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except OSError as error:
+            self.writer = None
+            warnings.warn(f"{self.folder}: no more curves are written: {error.strerror or error}", stacklevel=2)
+            return None
+
+
+def loss_scalars(entry: dict[str, float]) -> dict[str, float]:
+    """The curves' names and values for one entry of the loss log."""
+    return {
+        name if name == "learning_rate" else f"loss/{name}": value
+        for name, value in entry.items()
+        if name != "iteration"
+    }
+
+
+def score_scalars(entry: dict[str, Any]) -> dict[str, float]:
+    """The same for the scores after a step; those that there are."""
+    names = ("miou_base", "miou_new", "miou_all", "hiou", "pixel_accuracy")
+    return {f"score/{name}": entry[name] for name in names if entry[name] is not None}
 
 
 class NoSummaries:
