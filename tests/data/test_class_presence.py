@@ -210,10 +210,11 @@ def test_a_cache_of_more_images_or_other_classes_is_not_taken(voc_folder):
         assert np.array_equal(presence, expected_presence())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_read_only_data_folder(voc_folder, user_cache):
     voc_folder.chmod(0o555)
     try:
+        if os.access(voc_folder, os.W_OK):
+            pytest.skip("this user may write everywhere")
         assert scanned(build_dataset("voc", voc_folder))[1]
         assert not scanned(build_dataset("voc", voc_folder))[1]
     finally:

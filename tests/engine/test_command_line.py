@@ -115,10 +115,11 @@ def test_output_below_a_file_cannot_be_written(tmp_path, capsys):
     assert len(lines) == 1 and lines[0].startswith("error: --output: cannot write to ")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_read_only_output(tmp_path, capsys):
     tmp_path.chmod(0o555)
     try:
+        if os.access(tmp_path, os.W_OK):
+            pytest.skip("this user may write everywhere")
         assert main([*TINY, "--output", str(tmp_path / "run")]) == 2
     finally:
         tmp_path.chmod(0o755)
