@@ -41,6 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
         "config.json of a run; options on the command line go before",
     )
     train.add_argument("--quiet", action="store_true", help="print the table of scores only")
+    train.add_argument(
+        "--dry-run", action="store_true",
+        help="try a few iterations and print what would be trained and written, and how long it would take",
+    )  # fmt: skip
     _add_settings(train)
     train.set_defaults(run=run_train)
     compare = commands.add_parser("compare", help="one table and one plot over several runs", allow_abbrev=False)
@@ -88,13 +92,14 @@ def _metavar(declared: Any) -> str:
 
 def run_train(arguments: argparse.Namespace) -> None:
     """``ciss-fast train``."""
+    from ciss_fast.engine.dry_run import dry_run
     from ciss_fast.engine.progress import Reporter
     from ciss_fast.engine.run import train
 
     config = load_recipe(arguments.recipe) if arguments.recipe else Config()
     names = [field.name for _, field, _ in all_settings()]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    train(config.with_settings(given), Reporter(quiet=arguments.quiet))
+    (dry_run if arguments.dry_run else train)(config.with_settings(given), Reporter(quiet=arguments.quiet))
 
 
 def run_compare(arguments: argparse.Namespace) -> None:

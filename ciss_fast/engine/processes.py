@@ -20,6 +20,7 @@ from torch import distributed, nn
 from ciss_fast.errors import ConfigError
 
 Value = TypeVar("Value")
+Model = TypeVar("Model", bound=nn.Module)
 # The others wait while the first one works on a stage of its own, which may take hours.
 _PATIENCE = timedelta(days=7)
 
@@ -83,6 +84,14 @@ class Processes:
             dense = tensor.contiguous()
             distributed.broadcast(dense, 0)
             tensor.copy_(dense)
+
+    def synchronise_batch_norms(self, model: Model, device: torch.device) -> Model:
+        """The model with batch norms that take their statistics over the batches of all processes, where there is such
+        a thing: on GPUs.
+        """
+        if self.count > 1 and device.type == "cuda":
+            return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return model
 
     def share_of(self, batch_size: int) -> int:
         """Images of a batch that are this process's. Raises `ConfigError` if they cannot be shared out evenly."""

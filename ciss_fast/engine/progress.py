@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ciss_fast.engine.run_clock import RunClock
+
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 20.0
 
@@ -16,11 +18,15 @@ SECONDS_BETWEEN_LINES = 20.0
 class Reporter:
     """Prints a run's messages and follows its loops. ``quiet`` keeps everything but `result` to itself, ``silent``
     that too.
+
+    Attributes:
+        clock: of the whole run, whose loops are followed.
     """
 
     def __init__(self, *, quiet: bool = False, silent: bool = False, console: Console | None = None) -> None:
         self.quiet, self.silent = quiet or silent, silent
         self.console = console or Console(highlight=False, soft_wrap=True)
+        self.clock = RunClock(())
 
     def message(self, text: str) -> None:
         """One line about what happens."""
@@ -53,6 +59,7 @@ class Reporter:
         ``status`` is read each time it is shown, so the loop's body may keep changing it. ``done`` were done
         before the first of ``items``.
         """
+        items = self.clock.follow(items, total, done)
         if self.quiet:
             yield from items
         elif self.console.is_terminal:
@@ -68,13 +75,14 @@ class Reporter:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[whole]}"),
             TextColumn("{task.fields[status]}"),
         )
         with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(title, total=total, completed=before, status="")
+            task = bar.add_task(title, total=total, completed=before, whole="", status="")
             for item in items:
                 yield item
-                bar.update(task, advance=1, status=_describe(status))
+                bar.update(task, advance=1, whole=self._whole_run(), status=_describe(status))
 
     def _follow_with_lines(
         self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any], before: int
@@ -86,7 +94,22 @@ class Reporter:
             if now - printed >= SECONDS_BETWEEN_LINES and done < total:
                 printed = now
                 left = (now - start) / (done - before) * (total - done)
-                self.message(f"{title}: {done}/{total}, {left:.0f} s left {_describe(status)}".rstrip())
+                parts = [f"{title}: {done}/{total}", f"{duration(left)} left{self._whole_run()}", _describe(status)]
+                self.message(", ".join(part for part in parts if part))
+
+    def _whole_run(self) -> str:
+        """How long the whole run will take from now on, as text; empty where that is not known."""
+        seconds = self.clock.seconds_left()
+        return f" (whole run {duration(seconds)})" if seconds else ""
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it: ``41 s``, ``12 min``, ``3.4 h``, ``2.1 days``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
 
 
 def _describe(status: Mapping[str, Any]) -> str:

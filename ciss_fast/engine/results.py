@@ -56,11 +56,9 @@ class ResultsFolder:
     def evaluation_path(self, step: int) -> Path:
         return self.path / "evaluation" / f"step_{step}.npz"
 
-    def claim(self, config: Config) -> None:
-        """Make the folder this run's, or find that it already is; a run that has saved nothing yet gives way.
-
-        What a killed process was about to write is removed. Raises `ConfigError` if the folder holds a run of
-        another configuration (naming the first setting that differs), or if it cannot be written.
+    def check(self, config: Config) -> None:
+        """Raise `ConfigError` if the folder holds a run of another configuration (naming the first setting that
+        differs); a run that has saved nothing yet gives way.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"--output: expected a folder, got the file {self.path}")
@@ -69,6 +67,14 @@ class ResultsFolder:
             difference = first_difference(self.read_config(), config, ("base", "later"))
             if difference is not None:
                 raise ConfigError(f"--output: {self.path} holds a run of another configuration: {difference}")
+
+    def claim(self, config: Config) -> None:
+        """Make the folder this run's, or find that it already is (`check`). What a killed process was about to write is
+        removed.
+
+        Raises `ConfigError` if it is another run's or cannot be written.
+        """
+        self.check(config)
         try:
             remove_partial_files(self.path)
             atomic_write_text(self.config_path, json.dumps(config.to_dict(), indent=2) + "\n")

@@ -19,10 +19,11 @@ from ciss_fast.engine.plan import Plan, make_plan
 from ciss_fast.engine.plots import draw_curves, draw_predictions
 from ciss_fast.engine.precision import Precision
 from ciss_fast.engine.processes import Processes, join_processes
-from ciss_fast.engine.progress import Reporter
+from ciss_fast.engine.progress import Reporter, duration
 from ciss_fast.engine.results import ResultsFolder, steps_table
 from ciss_fast.engine.resume import StepProgress, earlier_progress_path, progress_path
 from ciss_fast.engine.reuse import load_base, load_own, load_progress, set_aside
+from ciss_fast.engine.run_clock import TEST, RunClock
 from ciss_fast.engine.scoring import metrics_entry, run_tests
 from ciss_fast.engine.seeding import seed_everything
 from ciss_fast.engine.stages import StageContext, run_stages
@@ -30,8 +31,12 @@ from ciss_fast.engine.summaries import NoSummaries, Summaries
 from ciss_fast.engine.tables import percent
 from ciss_fast.engine.train_step import step_learning_rate
 from ciss_fast.engine.trained_model import build_network
+from ciss_fast.engine.workload import planned_work
 from ciss_fast.errors import ConfigError, DamagedFile
 from ciss_fast.models import SegmentationModel
+
+LARGE_SHARE = 0.15
+"""The user is told what may help where a larger part of the training is waiting for images."""
 
 
 def train(config: Config, reporter: Reporter | None = None) -> Path:
@@ -47,7 +52,9 @@ def train(config: Config, reporter: Reporter | None = None) -> Path:
     with join_processes(precision.device) as processes:
         if not processes.is_first:
             reporter = Reporter(silent=True)
-        run = Run(make_plan(config, reporter), reporter, precision, processes)
+        plan = make_plan(config, reporter)
+        reporter.clock = RunClock(planned_work(plan))
+        run = Run(plan, reporter, precision, processes)
         run.prepare()
         for step in range(run.plan.num_steps):
             run.do_step(step)
@@ -64,6 +71,16 @@ def default_output(config: Config) -> Path:
     return Path("runs") / name
 
 
+def _waiting(stages: list[dict[str, Any]]) -> str:
+    """The part of the training's time that it has waited for images, as text; empty if that is next to nothing."""
+    train = next((stage for stage in stages if stage["name"] == "train"), {"seconds": 0})
+    if not train["seconds"]:
+        return ""
+    share = train.get("seconds_waiting", 0.0) / train["seconds"]
+    hint = "; --workers or --cache-images may help" if share > LARGE_SHARE else ""
+    return f", {100 * share:.0f} % of it waiting for images{hint}" if share >= 0.01 else ""
+
+
 class Run:
     """The state of a run between its steps: the last step's checkpoint and the scores so far."""
 
@@ -76,19 +93,30 @@ class Run:
         self.metrics: dict[str, Any] = {}
 
     def prepare(self) -> None:
-        """Find what step 0 starts from (which finds a wrong weights file or base), then claim the folder."""
+        """Find what can be wrong, then claim the folder."""
+        self.check()
+        if self.processes.is_first:
+            self.results.claim(self.config)
+        self.processes.wait()
+        self.metrics = self._read_metrics()
+
+    def check(self) -> None:
+        """Go through all steps without training, find what step 0 starts from (which finds a wrong weights file or
+        base), and look whether the folder is this run's; nothing is written.
+        """
         self.processes.share_of(self.config.data.batch_size)
         self._rehearse()
         if not checkpoint_path(self.results.path, 0).exists():
             if self.config.run.base_from is not None:
                 self.start = load_base(self.config.run.base_from, self.plan)
             else:
-                seed_everything(self.config.run.seed, 0)
-                self.start = self._build_model(self.plan.training_task.classes_per_step[:1], pretrained=True)
-        if self.processes.is_first:
-            self.results.claim(self.config)
-        self.processes.wait()
-        self.metrics = self._read_metrics()
+                self.start = self.untrained_model(pretrained=True)
+        self.results.check(self.config)
+
+    def untrained_model(self, *, pretrained: bool = False) -> SegmentationModel:
+        """The model that the base step starts from; ``pretrained``: the backbone with its weights."""
+        seed_everything(self.config.run.seed, 0)
+        return self._build_model(self.plan.training_task.classes_per_step[:1], pretrained=pretrained)
 
     def _rehearse(self) -> None:
         """Go through all steps with a model without memory, so that settings it cannot be trained with (a batch
@@ -120,8 +148,10 @@ class Run:
         finished = self._load_finished(step)
         if finished is not None:
             self.last = finished
+            self.reporter.clock.finish(step, finished.stages)
             done = any(entry["step"] == step for entry in self.metrics["steps"])
             if done and self.results.has_evaluation(step):
+                self.reporter.clock.skip(step, TEST)
                 self.reporter.message(f"step {step}: already done")
                 return
         else:
@@ -168,21 +198,8 @@ class Run:
         plan, folder = self.plan, self.results.path
         base = self.start if step == 0 and isinstance(self.start, StepCheckpoint) else None
         before = base or self.last
-        model = self.start if before is None else self._model_of(before)
-        teacher = model.frozen_copy() if plan.method.needs_teacher(step) else None
-        # Everything random from here on depends on the seed and the step only, not on how the run got here.
-        seed_everything(self.config.run.seed, step)
-        plan.method.prepare_step(model, step, plan.training_task.classes_per_step[step], plan.settings_at(step))
-        if self.processes.rank > 0:
-            seed_everything(self.config.run.seed, step, self.processes.rank)
-        if self.processes.count > 1 and self.precision.device.type == "cuda":  # there is none for the CPU
-            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        for network in (model, teacher):
-            if network is not None:
-                self.precision.place_model(network)
-        progress = StepProgress(
-            folder, self._empty_checkpoint(step), model, self.config.run, self.processes
-        )
+        model, teacher = self.prepare_models(step, self.start if before is None else self._model_of(before))
+        progress = StepProgress(folder, self.empty_checkpoint(step), model, self.config.run, self.processes)
         saved = load_progress(folder, step, plan)
         if saved is not None:
             progress.restore(saved)
@@ -202,8 +219,26 @@ class Run:
             run_stages(stages, context)
         return progress.checkpoint()
 
+    def prepare_models(
+        self, step: int, before: SegmentationModel
+    ) -> tuple[SegmentationModel, SegmentationModel | None]:
+        """The model that a step trains, made of the one before (changed in place), and its teacher, on the device."""
+        plan = self.plan
+        teacher = before.frozen_copy() if plan.method.needs_teacher(step) else None
+        # Everything random from here on depends on the seed and the step only, not on how the run got here.
+        seed_everything(self.config.run.seed, step)
+        plan.method.prepare_step(before, step, plan.training_task.classes_per_step[step], plan.settings_at(step))
+        if self.processes.rank > 0:
+            seed_everything(self.config.run.seed, step, self.processes.rank)
+        model = self.processes.synchronise_batch_norms(before, self.precision.device)
+        for network in (model, teacher):
+            if network is not None:
+                self.precision.place_model(network)
+        return model, teacher
+
     def _score_step(self, step: int, checkpoint: StepCheckpoint, training_memory: int | None) -> None:
         start = time.monotonic()
+        self.reporter.clock.begin(step, TEST)
         model = self.precision.place_model(self._model_of(checkpoint))
         confusion, previews = run_tests(self.plan, step, model, self.precision, self.reporter, self.processes)
         if self.processes.is_first:
@@ -222,10 +257,16 @@ class Run:
         self.reporter.message(
             f"step {step}: mIoU base {percent(entry['miou_base'])}, new {percent(entry['miou_new'])}, all "
             f"{percent(entry['miou_all'])}, hIoU {percent(entry['hiou'])} "
-            f"({entry['seconds_training']:.0f} s training, {entry['seconds_testing']:.0f} s testing)"
+            f"({duration(entry['seconds_training'])} training, {duration(entry['seconds_testing'])} testing"
+            f"{_waiting(entry['stages'])})"
         )
+        left = self.reporter.clock.seconds_left()
+        if left:
+            others = self.plan.num_steps - 1 - step
+            what = f"{others} steps" if others > 1 else "step"
+            self.reporter.message(f"about {duration(left)} for the {what} to come")
 
-    def _empty_checkpoint(self, step: int) -> StepCheckpoint:
+    def empty_checkpoint(self, step: int) -> StepCheckpoint:
         """A step's checkpoint as far as it is known before training."""
         task = self.plan.training_task
         return StepCheckpoint(

@@ -127,7 +127,8 @@ def run_stages(stages: Sequence[Stage], context: StageContext) -> None:
     """Run the stages that ``context.progress`` does not know as finished, in order, recording each; all of their
     checks come first.
     """
-    progress = context.progress
+    progress, clock = context.progress, context.reporter.clock
+    clock.finish(context.step, progress.stages)
     for stage in stages:
         if stage.check is not None and not progress.has_finished(stage.name):
             stage.check(context)
@@ -135,6 +136,7 @@ def run_stages(stages: Sequence[Stage], context: StageContext) -> None:
         if progress.has_finished(stage.name):
             continue
         context.results = {}
+        clock.begin(context.step, stage.name)
         progress.finish_stage(stage.name, progress.run_stage(stage, context))
         if number < len(stages) - 1:  # the last one's end is the end of the step, which has its own file
             progress.save(None)
