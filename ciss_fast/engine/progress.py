@@ -59,13 +59,14 @@ class Reporter:
         ``status`` is read each time it is shown, so the loop's body may keep changing it. ``done`` were done
         before the first of ``items``.
         """
-        items = self.clock.follow(items, total, done)
         if self.quiet:
-            yield from items
+            shown = iter(items)
         elif self.console.is_terminal:
-            yield from self._follow_with_bar(items, total, title, status, done)
+            shown = self._follow_with_bar(items, total, title, status, done)
         else:
-            yield from self._follow_with_lines(items, total, title, status, done)
+            shown = self._follow_with_lines(items, total, title, status, done)
+        # The clock comes last, so that it has counted an item before that is shown.
+        yield from self.clock.follow(shown, total, done)
 
     def _follow_with_bar(
         self, items: Iterable[Item], total: int, title: str, status: Mapping[str, Any], before: int

@@ -57,17 +57,20 @@ class RunClock:
             yield from items
             return
         current, start, seconds = self._current, time.monotonic(), 0.0
-        first = done
         self.left[current] = 1 - done / total
-        for item in items:
-            yield item
-            done += 1
-            self.left[current] = 1 - done / total
-            passed = time.monotonic() - start
-            self._add(self.work[current], passed - seconds, 1 / total)
-            seconds = passed
-        if done > first:
-            self.left[current] = 0.0
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                yield item
+                done += 1
+                self.left[current] = 1 - done / total
+                passed = time.monotonic() - start
+                self._add(self.work[current], passed - seconds, 1 / total)
+                seconds = passed
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
+        self.left[current] = 0.0
 
     def finish(self, step: int, stages: Iterable[Mapping[str, Any]]) -> None:
         """These stages (as a checkpoint has them: "name" and "seconds") have been done, maybe in an earlier session."""

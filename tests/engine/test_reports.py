@@ -7,7 +7,8 @@ from rich.console import Console
 
 from ciss_fast.engine.compare import compare_runs, comparison_table
 from ciss_fast.engine.plots import draw_curves, draw_predictions
-from ciss_fast.engine.progress import Reporter
+from ciss_fast.engine.progress import Reporter, duration
+from ciss_fast.engine.run_clock import RunClock, Work
 from ciss_fast.engine.tables import percent, text_table
 from ciss_fast.errors import ConfigError
 from ciss_fast.palette import class_palette
@@ -97,8 +98,23 @@ def test_lines_tell_how_far_a_long_loop_is(monkeypatch):
     status = {"loss": 0.5}
     assert list(reporter.follow("abc", 3, "step 1", status)) == ["a", "b", "c"]
     assert text.getvalue().splitlines() == [
-        "step 1: 1/3, 60 s left loss 0.5",
-        "step 1: 2/3, 30 s left loss 0.5",
+        "step 1: 1/3, 60 s left, loss 0.5",
+        "step 1: 2/3, 30 s left, loss 0.5",
+    ]
+
+
+def test_lines_tell_how_long_the_whole_run_takes(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    text = io.StringIO()
+    reporter = Reporter(console=Console(file=text, force_terminal=False, width=100))
+    reporter.clock = RunClock([Work(0, "train", 30), Work(1, "train", 60)])
+    reporter.clock.begin(0, "train")
+    for _ in reporter.follow(range(3), 3, "step 0", {}):
+        now[0] += 100
+    assert text.getvalue().splitlines() == [
+        "step 0: 1/3, 200 s left (whole run 13 min)".replace("200 s", "3 min"),
+        "step 0: 2/3, 100 s left (whole run 12 min)",
     ]
 
 
@@ -109,3 +125,9 @@ def test_quiet_reporter_prints_results_only():
     assert list(reporter.follow("ab", 2, "x", {})) == ["a", "b"]
     reporter.result("table [not markup]")
     assert text.getvalue() == "table [not markup]\n"
+
+
+def test_durations_are_said_as_people_do():
+    expected = {0.4: "0 s", 41.2: "41 s", 119: "119 s", 120: "2 min", 7100: "118 min", 7200: "2.0 h", 90000: "25.0 h"}
+    assert {seconds: duration(seconds) for seconds in expected} == expected
+    assert duration(4 * 86400 + 8640) == "4.1 days"
