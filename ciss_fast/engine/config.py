@@ -226,6 +226,11 @@ class RunConfig:
         None, "save a step under way after every so many iterations too", minimum=1, affects="nothing"
     )
     log_every: int = option(10, "iterations between two entries of the loss log", minimum=1, affects="nothing")
+    wandb: bool = option(
+        False, "send the curves to Weights & Biases too; WANDB_MODE=offline keeps them in the results folder",
+        affects="nothing",
+    )  # fmt: skip
+    wandb_project: str = option("ciss_fast", "project that --wandb sends to", affects="nothing")
     previews: int = option(4, "images shown in predictions.png", minimum=0, affects="later")
 
 

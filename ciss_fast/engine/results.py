@@ -11,6 +11,7 @@ memory/                   what methods with a memory keep for later steps
 evaluation/step_N.npz     confusion matrix and predicted preview images after step N
 evaluation/previews.npz   the preview images and their ground truth
 tensorboard/              loss terms, learning rate and scores
+wandb_id.txt, wandb/      with --wandb: under which id a run goes on; what has not been sent yet
 curves.png, predictions.png
 """
 

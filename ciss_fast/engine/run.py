@@ -31,6 +31,7 @@ from ciss_fast.engine.summaries import NoSummaries, Summaries
 from ciss_fast.engine.tables import percent
 from ciss_fast.engine.train_step import step_learning_rate
 from ciss_fast.engine.trained_model import build_network
+from ciss_fast.engine.wandb_log import WandbLog, check_wandb
 from ciss_fast.engine.workload import planned_work
 from ciss_fast.errors import ConfigError, DamagedFile
 from ciss_fast.models import SegmentationModel
@@ -56,8 +57,9 @@ def train(config: Config, reporter: Reporter | None = None) -> Path:
         reporter.clock = RunClock(planned_work(plan))
         run = Run(plan, reporter, precision, processes)
         run.prepare()
-        for step in range(run.plan.num_steps):
-            run.do_step(step)
+        with run.wandb:
+            for step in range(run.plan.num_steps):
+                run.do_step(step)
         run.report()
         return run.results.path
 
@@ -88,6 +90,7 @@ class Run:
         self.plan, self.reporter, self.precision, self.processes = plan, reporter, precision, processes
         self.config = plan.config
         self.results = ResultsFolder(plan.config.run.output or default_output(plan.config))
+        self.wandb = WandbLog(plan.config, self.results.path, first_process=processes.is_first)
         self.last: StepCheckpoint | None = None
         self.start: SegmentationModel | StepCheckpoint | None = None
         self.metrics: dict[str, Any] = {}
@@ -104,6 +107,7 @@ class Run:
         """Go through all steps without training, find what step 0 starts from (which finds a wrong weights file or
         base), and look whether the folder is this run's; nothing is written.
         """
+        check_wandb(self.config)
         self.processes.share_of(self.config.data.batch_size)
         self._rehearse()
         if not checkpoint_path(self.results.path, 0).exists():
@@ -209,7 +213,7 @@ class Run:
             self.reporter.message(f"step 0: taken over from {self.config.run.base_from}")
         with self._summaries(step, supersede=True) as summaries:
             for entry in progress.history:
-                summaries.add_losses(entry)
+                summaries.add_losses(entry, new=False)
             context = StageContext(
                 plan, step, model, teacher, self.precision, self.reporter, folder, progress, summaries.add_losses
             )
@@ -314,7 +318,8 @@ class Run:
     def _summaries(self, step: int, *, supersede: bool = False) -> Summaries | NoSummaries:
         if not self.processes.is_first:
             return NoSummaries()
-        return Summaries(self.results.path / "tensorboard", self._iterations_before(step), supersede=supersede)
+        folder, first = self.results.path / "tensorboard", self._iterations_before(step)
+        return Summaries(folder, first, self.wandb, supersede=supersede)
 
     def _iterations_before(self, step: int) -> int:
         return sum(entry["iterations"] for entry in self.metrics["steps"] if entry["step"] < step)

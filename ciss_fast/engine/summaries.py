@@ -1,4 +1,4 @@
-"""Loss terms, learning rate and scores for TensorBoard."""
+"""Loss terms, learning rate and scores for TensorBoard, and by option for Weights & Biases."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from ciss_fast.engine.wandb_log import WandbLog
 
 
 class Summaries:
@@ -16,10 +18,11 @@ class Summaries:
         first_iteration: the number of iterations of all earlier steps, so that the steps' curves follow one
             another on one axis.
         supersede: hide what an interrupted attempt at this step (and anything after it) has written.
+        also: gets everything that is new, too.
     """
 
-    def __init__(self, folder: Path, first_iteration: int, *, supersede: bool = False) -> None:
-        self.folder, self.first_iteration = folder, first_iteration
+    def __init__(self, folder: Path, first_iteration: int, also: WandbLog, *, supersede: bool = False) -> None:
+        self.folder, self.first_iteration, self.also = folder, first_iteration, also
         self.purge_from = first_iteration if supersede else None
 
     def __enter__(self) -> Summaries:
@@ -34,15 +37,17 @@ class Summaries:
         if self.writer is not None:
             self._try(self.writer.close)
 
-    def add_losses(self, entry: dict[str, float]) -> None:
-        """One entry of the loss log."""
-        self._add(loss_scalars(entry), self.first_iteration + int(entry["iteration"]))
+    def add_losses(self, entry: dict[str, float], *, new: bool = True) -> None:
+        """One entry of the loss log. ``new``: not of an earlier session."""
+        self._add(loss_scalars(entry), self.first_iteration + int(entry["iteration"]), new)
 
     def add_scores(self, entry: dict[str, Any]) -> None:
         """The scores after a step, at the step's last iteration."""
-        self._add(score_scalars(entry), self.first_iteration + entry["iterations"] - 1)
+        self._add(score_scalars(entry), self.first_iteration + entry["iterations"] - 1, True)
 
-    def _add(self, scalars: dict[str, float], at: int) -> None:
+    def _add(self, scalars: dict[str, float], at: int, new: bool) -> None:
+        if new:
+            self.also.add(scalars, at)
         for name, value in scalars.items():
             if self.writer is not None:
                 self._try(lambda name=name, value=value: self.writer.add_scalar(name, value, at))
@@ -80,7 +85,7 @@ class NoSummaries:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def add_losses(self, entry: dict[str, float]) -> None:
+    def add_losses(self, entry: dict[str, float], *, new: bool = True) -> None:
         """Nothing is done."""
 
     def add_scores(self, entry: dict[str, Any]) -> None:
