@@ -131,7 +131,6 @@ class Run:
         plan, data = self.plan, self.config.data
         with torch.device("meta"):
             model = self._build_model(plan.training_task.classes_per_step[:1], pretrained=False)
-        tried: set[tuple[bool, int]] = set()  # what is frozen depends on whether it is the base step
         for step in range(plan.num_steps):
             count, settings = len(plan.training_images[step]), plan.settings_at(step)
             if step > 0:
@@ -140,9 +139,8 @@ class Run:
             smallest = max(1, min(data.batch_size, count) // self.config.optimisation.accumulate)
             try:
                 plan.method.parameter_groups(model, step, settings, step_learning_rate(self.config, step))
-                if (step > 0, smallest) not in tried:
-                    model(torch.empty(smallest, 3, data.crop_size, data.crop_size, device="meta"))
-                    tried.add((step > 0, smallest))
+                if smallest == 1:  # of which a batch norm may see a single value
+                    model(torch.empty(1, 3, data.crop_size, data.crop_size, device="meta"))
             except (ConfigError, ValueError) as error:  # a batch norm of a single value is torch's ValueError
                 raise ConfigError(f"step {step} with {count} training images: {error}") from None
 

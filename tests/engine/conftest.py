@@ -49,6 +49,13 @@ def tiny_train(tiny_config):
     return run
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Drawing them takes as long as the training of a tiny run. The runs below, which tests share, have some."""
+    for name in ("draw_curves", "draw_predictions"):
+        monkeypatch.setattr(f"ciss_fast.engine.run.{name}", lambda path, *_: path)
+
+
 @pytest.fixture(scope="session")
 def alife_run(tmp_path_factory, tiny_train) -> Path:
     """A finished ALIFE run. Tests read it; one that changes files takes a copy."""

@@ -2,12 +2,8 @@
 
 import dataclasses
 import itertools
-import json
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -94,46 +90,6 @@ def test_interrupted_again_and_again(whole_run, tmp_path, tiny_train, updates_be
     updates_before_interruption(3)  # as many as are left
     tiny_train(tmp_path / "run", **ONE_STEP, workers=workers)
     assert_same_outcome(tmp_path / "run", whole_run)
-
-
-KILLED = """
-import itertools, os, signal, sys
-import torch
-from ciss_fast.cli import main
-from ciss_fast.engine import loop
-
-update, count = loop.update, itertools.count()
-
-def killed(*arguments):
-    if next(count) == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    update(*arguments)
-
-loop.update = killed
-torch.set_num_threads(int(sys.argv[3]))  # the bits depend on it
-sys.exit(main(["train", "--recipe", sys.argv[2], "--output", sys.argv[4], "--quiet"]))
-"""
-
-
-def test_killed_process(tmp_path, tiny_config, tiny_train):
-    """In the middle of step 1's second epoch; with a teacher, AdamW, bfloat16, dropout and a loader process."""
-    settings = {
-        "method": "alife", "task": "6-6", "epochs_base": 1, "epochs_later": 2, "optimiser": "adamw",
-        "precision": "bf16", "dropout_at_later_steps": True, "save_every": 1, "workers": 1,
-    }  # fmt: skip
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    tiny_train(whole, **settings)
-    base, later = (entry["iterations"] for entry in outcome(whole))
-    recipe = tmp_path / "settings.json"
-    recipe.write_text(json.dumps(tiny_config(**settings).to_dict()))
-    kill_at = base + later // 2 + 1
-    arguments = str(kill_at), str(recipe), str(torch.get_num_threads()), str(run)
-    process = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    saved = load_checkpoint(progress_path(run))
-    assert (saved.step, saved.progress["state"]["iteration"]) == (1, kill_at - base)
-    tiny_train(run, **settings)
-    assert_same_outcome(run, whole)
 
 
 class Staged(FineTuning):
