@@ -31,8 +31,8 @@ class FeatureMemory:
             benefit, as the features could be taken again from any later model.
         source_bytes: what keeping these images (without label maps) would take.
 
-    Raises ValueError for tensors and class ids that do not fit each other, features that are not finite, and an
-    extractor that is no fingerprint.
+    Raises ValueError for tensors and class ids that do not fit each other, features that are not finite, an
+    extractor that is no fingerprint, and a step or counts that are no whole numbers from 0.
     """
 
     features: Tensor
@@ -54,6 +54,10 @@ class FeatureMemory:
             raise ValueError(f"features: expected finite numbers, those of class {class_id} have others")
         if not isinstance(self.extractor, str) or not self.extractor:
             raise ValueError(f"extractor: expected a fingerprint (text), got {self.extractor!r}")
+        for name in ("step", "source_images", "source_bytes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name}: expected a whole number from 0, got {value!r}")
 
     @property
     def num_classes(self) -> int:

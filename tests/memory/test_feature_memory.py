@@ -133,6 +133,14 @@ def test_other_files_are_refused(tmp_path, model):
         load_feature_memory(tmp_path / "m.pt")
 
 
+@pytest.mark.parametrize("content", [b"", b"P", b"hello world", b"\x80\x02c__builtin__\nprint\n."])
+def test_files_that_torch_did_not_write(tmp_path, content):
+    (tmp_path / "m.pt").write_bytes(content)
+    words = "damaged or not a feature memory: expected tensors and plain values, got something else"
+    with pytest.raises(CheckpointError, match=rf"m\.pt: {words}$"):
+        load_feature_memory(tmp_path / "m.pt")
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, model, monkeypatch):
     path = save_feature_memory(tmp_path / "m.pt", make_memory(model))
     before = shutil.copy(path, tmp_path / "before.pt")
@@ -197,6 +205,19 @@ def test_features_that_are_not_finite(model, value, tmp_path):
 def test_an_extractor_that_is_no_fingerprint(extractor):
     with pytest.raises(ValueError, match=rf"^extractor: expected a fingerprint \(text\), got {extractor!r}$"):
         FeatureMemory(torch.zeros(3, 4, 8), (0, 1, 2), 0, extractor)
+
+
+@pytest.mark.parametrize("changes", [{"step": -1}, {"step": 1.0}, {"source_images": "7"}, {"source_bytes": None}])
+def test_steps_and_counts_are_whole_numbers(model, tmp_path, changes):
+    ((name, value),) = changes.items()
+    words = f"{name}: expected a whole number from 0, got {value!r}"
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        make_memory(model, **changes)
+    content = torch.load(save_feature_memory(tmp_path / "m.pt", make_memory(model)), weights_only=True)
+    content = {key: entry for key, entry in content.items() if key not in ("format", "sha256")}
+    save_checked(tmp_path / "m.pt", {**content, **changes}, FORMAT)
+    with pytest.raises(CheckpointError, match=rf"m\.pt: not a consistent feature memory: {words}$"):
+        load_feature_memory(tmp_path / "m.pt")
 
 
 def test_cost_is_shown_beside_that_of_the_images(model):
