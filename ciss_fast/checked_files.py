@@ -45,9 +45,9 @@ def load_checked(path: str | Path, kind: str, names: Iterable[str], format: int)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive surfaces as almost anything
-        # The others' texts are for those who call torch.load, or say nothing.
-        understandable = isinstance(error, (RuntimeError, OSError)) and str(error).strip()
-        reason = str(error).strip().splitlines()[0] if understandable else "expected tensors and plain values, got something else"
+        reason = "expected tensors and plain values, got something else"
+        if isinstance(error, (RuntimeError, OSError)) and str(error).strip():  # the others say nothing of use
+            reason = str(error).strip().splitlines()[0]
         raise DamagedFile(f"{path}: damaged or not a {kind}: {reason}") from None
     if not isinstance(content, dict) or not set(names) <= content.keys():
         raise CheckpointError(f"{path}: expected a {kind} of ciss_fast, got another kind of file")

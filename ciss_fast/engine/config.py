@@ -180,7 +180,7 @@ class ReplayConfig:
     replay_epochs: float = option(1.0, "passes over a step's images to train the classifiers", above=0, affects="later")
     replay_lr: float = option(1e-3, "learning rate of the classifiers in that stage", above=0, affects="later")
     keep_megabytes: float = option(
-        1000.0, "memory for feature maps that the classifiers' stage need not compute again", minimum=0,
+        4000.0, "memory for feature maps that the classifiers' stage need not compute again", minimum=0,
         affects="nothing",
     )  # fmt: skip
 
