@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The order is that of the type codes in csrc/cpu/elements.h.
+# The order is that of the type codes in csrc/core/elements.h.
 FLOAT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LABEL_TYPES = (torch.uint8, torch.int32, torch.int64)
 

@@ -1,4 +1,4 @@
-// ciss_fast._native.predict and .confusion: tensors come as (address, type, strides), see csrc/cpu/elements.h.
+// ciss_fast._native.predict and .confusion: tensors come as (address, type, strides), see csrc/core/elements.h.
 #include "cpu/label_map.h"
 
 #include <pybind11/pybind11.h>

@@ -1,4 +1,4 @@
-// ciss_fast._native.prototypes: tensors come as (address, type, strides), see csrc/cpu/elements.h.
+// ciss_fast._native.prototypes: tensors come as (address, type, strides), see csrc/core/elements.h.
 #include "cpu/prototypes.h"
 
 #include <pybind11/pybind11.h>

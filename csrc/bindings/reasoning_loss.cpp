@@ -1,4 +1,4 @@
-// ciss_fast._native.reasoning_loss: maps come as (address, type, strides), see csrc/cpu/elements.h for the types;
+// ciss_fast._native.reasoning_loss: maps come as (address, type, strides), see csrc/core/elements.h for the types;
 // weights and their gradient as addresses of dense matrices of the arithmetic's type.
 #include "cpu/reasoning_loss.h"
 

@@ -1,7 +1,7 @@
 // Element conversion; compiled once per instruction set (see simd.h).
 #pragma once
 
-#include "elements.h"
+#include "../core/elements.h"
 #include "simd.h"
 
 namespace ciss {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "elements.h"
+#include "../core/elements.h"
 #include "large_pages.h"
 
 namespace ciss {

@@ -1,7 +1,7 @@
 // Enlarge and take the largest class: the work items of `predict` and `confusion`, and the kernel table for them.
 #pragma once
 
-#include "elements.h"
+#include "../core/elements.h"
 #include "lane_arrays.h"
 
 namespace ciss {

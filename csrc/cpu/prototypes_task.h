@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "elements.h"
+#include "../core/elements.h"
 
 namespace ciss {
 

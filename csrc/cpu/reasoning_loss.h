@@ -1,7 +1,7 @@
 // The reasoning loss on the CPU: values of the terms, gradients on the features and on the classifiers' weights.
 #pragma once
 
-#include "elements.h"
+#include "../core/elements.h"
 
 namespace ciss {
 

@@ -5,7 +5,7 @@
 // transpose reads a list of the others. Row r belongs to class r / terms and to term r % terms.
 #pragma once
 
-#include "elements.h"
+#include "../core/elements.h"
 
 namespace ciss {
 

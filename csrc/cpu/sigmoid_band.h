@@ -15,7 +15,6 @@ struct SigmoidBandState {
   static constexpr int L = Simd<Real>::lanes;
   static constexpr int LABEL_COLUMNS = (2 * LONGEST_RUN + L) / L * L;  // longest piece, in whole vectors
   static constexpr Real LOG2E = Real(1.44269504088896340736);
-  static constexpr Real FAR_APART = 46;  // a cell's logits, in log2 units: beyond, KD takes every pixel by itself
 
   const SigmoidTask& task;
   const PieceView<Real> rows, columns;
@@ -91,12 +90,12 @@ struct SigmoidBandState {
       return {z[top_left], z[top_right], z[bottom_left], z[bottom_right]};
     }
     // The way back of the interpolation. One after the other: two places may be the same.
-    __attribute__((always_inline)) void add(V* out, const Moments<Real>& m) const {
-      const V at_bottom_left = m.bottom - m.both;
-      out[top_left] += m.plain - m.right - at_bottom_left;
-      out[top_right] += m.right - m.both;
-      out[bottom_left] += at_bottom_left;
-      out[bottom_right] += m.both;
+    __attribute__((always_inline)) void add(V* out, const Sums<Real>& sums) const {
+      const Corners<Real> gradient = on_corners(sums);
+      out[top_left] += gradient.top_left;
+      out[top_right] += gradient.top_right;
+      out[bottom_left] += gradient.bottom_left;
+      out[bottom_right] += gradient.bottom_right;
     }
   };
   __attribute__((always_inline)) Places places(const SigmoidBand& band, int64_t i, int64_t j) const {
@@ -112,52 +111,52 @@ struct SigmoidBandState {
     for_cells(band, [&](int64_t i, int64_t j) __attribute__((always_inline)) {
       const Piece<Real> y(rows, i), x(columns, j);
       const Places place = places(band, i, j);
-      Corners<Real> z = place.read(student);
-      Moments<Real> moments;
-      if (largest_lane(z.span()) > FAR_APART) {
-        value += distil_pixels(z, place.read(teacher), x, y, moments);
-        place.add(gradient, moments);
+      const Corners<Real> z = place.read(student);
+      if (largest_lane(span<Real>(z)) > Real(FAR_APART)) {
+        const Sums<Real> cell = distil_pixels(z, place.read(teacher), x, y);
+        value += cell.value;
+        place.add(gradient, cell);
         return;
       }
       const V centre = (z.top_left + z.bottom_right) + (z.top_right + z.bottom_left);
       const M sign = sign_bit(M(centre > Real(0)));
-      z = z.turned(sign);
-      Moments<Real> teacher_moments;
-      V softplus, unused;
-      sum_cell<true>(z, x, y, moments, softplus);
-      sum_cell<false>(place.read(teacher).turned(sign), x, y, teacher_moments, unused);
-      value += softplus - teacher_moments.times(z);
-      moments.subtract(teacher_moments);
-      moments.turn(sign);
-      place.add(gradient, moments);
+      const auto turn = [&](V z) __attribute__((always_inline)) { return turned(z, sign); };
+      const Corners<Real> turned_z = z.map(turn);
+      Sums<Real> cell = sum_cell<true>(turned_z, x, y);
+      const Sums<Real> target = sum_cell<false>(place.read(teacher).map(turn), x, y);
+      value += cell.value - target.times(turned_z);
+      cell.subtract(target);
+      cell.map(turn);
+      place.add(gradient, cell);
     }, [&] { flush(value, sums); });
   }
 
   // Every pixel with a sign of its own: in a cell with large logits of both signs, one sign for all of it would leave
-  // differences of sums that have few digits. Returns the value.
-  __attribute__((always_inline)) V distil_pixels(const Corners<Real>& z, const Corners<Real>& z_teacher,
-                                                 const Piece<Real>& x, const Piece<Real>& y, Moments<Real>& moments) {
-    const NodeRange along = x.nodes[EVERY_PIXEL], across = y.nodes[EVERY_PIXEL];
-    LineSums<Real> sums;
-    for (int j = across.offset; j < across.offset + across.count; j++) {
-      const Line<Real> line(z, y.fraction[j]), teacher_line(z_teacher, y.fraction[j]);
-      V plain = splat(Real(0)), moment = plain, value = plain;
-      for (int i = along.offset; i < along.offset + along.count; i++) {
-        const V student_z = line.at(x.fraction[i]), teacher_z = teacher_line.at(x.fraction[i]);
+  // differences of sums that have few digits.
+  __attribute__((always_inline)) Sums<Real> distil_pixels(const Corners<Real>& z, const Corners<Real>& z_teacher,
+                                                          const Piece<Real>& x, const Piece<Real>& y) {
+    const Nodes<Real> along = x.nodes_at(EVERY_PIXEL), across = y.nodes_at(EVERY_PIXEL);
+    Sums<Real> sums;
+    for (int j = 0; j < across.count; j++) {
+      const CellNode<Real> row = across[j];
+      const Line<Real> line(z, row.position), teacher_line(z_teacher, row.position);
+      V plain{}, moment{}, value{};
+      for (int i = 0; i < along.count; i++) {
+        const CellNode<Real> node = along[i];
+        const V student_z = line.at(node.position);
         const M sign = sign_bit(M(student_z > Real(0)));
-        const V turned_z = (V)((M)student_z ^ sign);
+        const V turned_z = turned(student_z, sign);
         V sigmoid, softplus, target, unused;
         sigmoid_parts<Real>(turned_z, sigmoid, softplus);
-        sigmoid_parts<Real>((V)((M)teacher_z ^ sign), target, unused);
-        const V f = x.weight[i] * (V)((M)(sigmoid - target) ^ sign);
+        sigmoid_parts<Real>(turned(teacher_line.at(node.position), sign), target, unused);
+        const V f = node.weight * turned(sigmoid - target, sign);
         plain += f;
-        moment += x.fraction[i] * f;
-        value += x.weight[i] * (softplus - target * turned_z);
+        moment += node.position * f;
+        value += node.weight * (softplus - target * turned_z);
       }
-      sums.add(y.weight[j], y.fraction[j], plain, moment, value);
+      sums.add(row.weight, row.position, plain, moment, value);
     }
-    moments = {sums.plain, sums.along, sums.across, sums.both};
-    return sums.softplus;
+    return sums;
   }
 
   // mBCE and AC. A positive pixel's loss is w softplus(-z), another's softplus(z).
@@ -179,11 +178,10 @@ struct SigmoidBandState {
         kinds[p] = surveyed[p] < 0 ? 0 : task.cells[surveyed[p] + cell];
         shown |= kinds[p];
       }
-      Corners<Real> z = place.read(student);
-      Moments<Real> moments;
-      V softplus;
+      const Corners<Real> z = place.read(student);
+      Sums<Real> of_cell;
       if (!shown) {
-        sum_cell<true>(z, x, y, moments, softplus);
+        of_cell = sum_cell<true>(z, x, y);
       } else {
         V factor = splat(Real(1));
         M sign{};
@@ -197,18 +195,15 @@ struct SigmoidBandState {
           }
         }
         sign = sign_bit(sign);
-        sum_cell<true>(z.turned(sign), x, y, moments, softplus);
-        softplus *= factor;
-        moments.scale(factor);
-        moments.turn(sign);
+        of_cell = sum_cell<true>(z.map([&](V z) __attribute__((always_inline)) { return turned(z, sign); }), x, y);
+        of_cell.value *= factor;
+        of_cell.map([&](V f) __attribute__((always_inline)) { return turned(f * factor, sign); });
       }
-      value += softplus;
-      place.add(gradient, moments);
+      value += of_cell.value;
+      place.add(gradient, of_cell);
       cell++;
     }, [&] { flush(value, sums); });
   }
-
-  static M sign_bit(M where) { return where & (M{} + (typename Simd<Real>::Integer(1) << (8 * sizeof(Real) - 1))); }
 
   bool shows(int64_t cell, int32_t channel) const {
     return task.present[cell * task.present_words + channel / 64] >> (channel % 64) & 1;
@@ -242,7 +237,7 @@ struct SigmoidBandState {
     const Real positive_weight = Real(task.positive_weight);
     const int pixels = x.length;
     read_cell_labels(plane.image, i, j);
-    LineSums<Real> total;
+    Sums<Real> total;
     for (int first = 0; first < pixels; first += L) {
       M inside;
       for (int k = 0; k < L; k++) inside[k] = first + k < pixels ? -1 : 0;
@@ -256,18 +251,17 @@ struct SigmoidBandState {
         const Real left = top_left + s * left_change, change = top_right + s * right_change - left;
         const M sign = sign_bit(positive);
         V sigmoid, softplus;
-        sigmoid_parts<Real>((V)((M)(left + t * change) ^ sign), sigmoid, softplus);
+        sigmoid_parts<Real>(turned(left + t * change, sign), sigmoid, softplus);
         const V factor = select(positive, weight, one);
-        const V f = (V)((M)(factor * sigmoid) ^ sign);
+        const V f = turned(factor * sigmoid, sign);
         total.add(Real(1), s, f, t * f, factor * softplus);
       }
     }
     M this_lane{};
     this_lane[lane] = -1;
-    const auto sum = [&](V v) { return keep(this_lane, splat(Real(sum_of_lanes(v)))); };
-    const Moments<Real> moments{sum(total.plain), sum(total.along), sum(total.across), sum(total.both)};
-    place.add(gradient, moments);
-    sums.value[lane] += sum_of_lanes(total.softplus);
+    sums.value[lane] += sum_of_lanes(total.value);
+    total.map([&](V v) { return keep(this_lane, splat(Real(sum_of_lanes(v)))); });
+    place.add(gradient, total);
   }
 
   // Lanes back into planes, with the weight of their term.

@@ -89,8 +89,6 @@ struct SigmoidPixels {
     for (int k = 0; k < L; k++) m[k] = first + k < count ? -1 : 0;
     return m;
   }
-  static M sign_bit(M where) { return where & (M{} + (typename Simd<Real>::Integer(1) << (8 * sizeof(Real) - 1))); }
-  static V turned(V x, M sign) { return (V)((M)x ^ sign); }
   V scale_of(SigmoidTerm term) const {
     return splat(Real(task.weight[term] / (double(task.batch) * double(task.height) * double(task.width))));
   }

@@ -7,14 +7,10 @@
 #pragma once
 
 #include "../core/cells.h"
-#include "elements.h"
+#include "../core/elements.h"
+#include "../core/sigmoid_terms.h"
 
 namespace ciss {
-
-enum SigmoidTerm { MBCE, SIGMOID_KD, AC, SIGMOID_TERM_COUNT };
-
-// What the labels of a cell say: a channel if every pixel shows that new class, 0 if none shows a new class, or MIXED.
-constexpr int32_t MIXED = -1;
 
 struct SigmoidTask {
   // classes: all channels of the student; old_classes: without the auxiliary one.

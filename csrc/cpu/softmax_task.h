@@ -7,8 +7,8 @@
 #pragma once
 
 #include "../core/axis.h"
+#include "../core/elements.h"
 #include "../core/softmax_terms.h"
-#include "elements.h"
 #include "lane_arrays.h"
 
 namespace ciss {

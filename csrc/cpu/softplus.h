@@ -5,6 +5,7 @@
 // Relative errors: single precision 5e-7 at most, and what the rounding of z does to 2^-|z|; double precision 1e-15.
 #pragma once
 
+#include "../core/sigmoid_sums.h"
 #include "simd.h"
 
 namespace ciss {
@@ -37,16 +38,7 @@ CISS_INLINE Float exp2_of_negative(Float t) {
 CISS_INLINE Double exp2_of_negative(Double t) { return exp2<double>(t); }
 
 // log2(1 + e) / e for 0 <= e <= 1.
-CISS_INLINE Float log2_1p_quotient(Float e) {  // minimax, relative error 2e-7
-  Float p = splat(-1.23405756e-2f);
-  p = p * e + 6.36885762e-2f;
-  p = p * e - 1.55475363e-1f;
-  p = p * e + 2.56106079e-1f;
-  p = p * e - 3.53435159e-1f;
-  p = p * e + 4.80072379e-1f;
-  p = p * e - 7.21310914e-1f;
-  return p * e + 1.44269478f;
-}
+CISS_INLINE Float log2_1p_quotient(Float e) { return log2_1p_quotient_of(e); }
 CISS_INLINE Double log2_1p_quotient(Double e) {  // log(1 + e) = 2 (k + k^3/3 + k^5/5 + ...) with k = e/(2 + e) <= 1/3
   const Double r = 1.0 / (2.0 + e), k = e * r, square = k * k;
   constexpr int terms = 15;
@@ -57,6 +49,16 @@ CISS_INLINE Double log2_1p_quotient(Double e) {  // log(1 + e) = 2 (k + k^3/3 + 
 
 CISS_INLINE Float minus_magnitude(Float z) { return (Float)((FloatMask)z | INT32_MIN); }
 CISS_INLINE Double minus_magnitude(Double z) { return (Double)((DoubleMask)z | INT64_MIN); }
+
+// The sign bits where the mask is set.
+template <class Mask>
+CISS_INLINE Mask sign_bit(Mask where) {
+  typedef decltype(where[0] + where[0]) Integer;
+  return where & (Mask{} + Integer(uint64_t(1) << (8 * sizeof where[0] - 1)));
+}
+// x with its sign turned round where `sign` is set, which holds nothing but sign bits.
+CISS_INLINE Float turned(Float x, FloatMask sign) { return (Float)((FloatMask)x ^ sign); }
+CISS_INLINE Double turned(Double x, DoubleMask sign) { return (Double)((DoubleMask)x ^ sign); }
 
 // a where z < 0, else 1.
 template <class Real>

@@ -1,7 +1,7 @@
 // Reading tensors of any supported element type on the device.
 #pragma once
 
-#include "cpu/elements.h"
+#include "core/elements.h"
 #include "platform.h"
 
 namespace ciss {

@@ -47,9 +47,6 @@ struct SigmoidLayout {
   }
 };
 
-// What the labels of a cell say: a channel if every pixel shows that new class, 0 if none shows a new class, or MIXED.
-constexpr int32_t MIXED = -1;
-
 struct SigmoidCells {
   SigmoidTask task;
   SigmoidLayout layout;
@@ -68,22 +65,21 @@ CISS_DEVICE int32_t new_class_of(const SigmoidTask& task, int32_t label) {
 }
 
 constexpr int MOST_PIXELS = 2 * LONGEST_RUN + 1;  // of a piece
-constexpr float FAR_APART = 46;  // a cell's logits, in log2 units: beyond, KD takes every pixel by itself
 
 class SigmoidCell {
  public:
-  static constexpr size_t SHARED_BYTES = 2 * MOST_PIXELS * sizeof(float2) + MOST_PIXELS * MOST_PIXELS * sizeof(int32_t);
+  static constexpr size_t SHARED_BYTES = 2 * MOST_PIXELS * sizeof(CellNode<float>) + MOST_PIXELS * MOST_PIXELS * sizeof(int32_t);
 
   CISS_DEVICE SigmoidCell(const SigmoidCells& all, int64_t number, int group, unsigned char* memory)
       : all(all), number(number), group(group), lane(int(threadIdx.x)), position(group * WARP + lane),
         channel(all.layout.channel_at(position)), cell(cell_of(all.cells, number)),
-        x(cell.column, all.column_rules, reinterpret_cast<float2*>(memory)),
-        y(cell.row, all.row_rules, reinterpret_cast<float2*>(memory) + MOST_PIXELS),
-        labels(reinterpret_cast<int32_t*>(memory + 2 * MOST_PIXELS * sizeof(float2))) {}
+        x(cell.column, all.column_rules, reinterpret_cast<CellNode<float>*>(memory)),
+        y(cell.row, all.row_rules, reinterpret_cast<CellNode<float>*>(memory) + MOST_PIXELS),
+        labels(reinterpret_cast<int32_t*>(memory + 2 * MOST_PIXELS * sizeof(CellNode<float>))) {}
 
   CISS_DEVICE void run() {
     const bool distilled = position < all.layout.distilled_positions();
-    const CellSums sums = distilled ? distil() : follow_labels();
+    const Sums sums = distilled ? distil() : follow_labels();
     if (all.partial) write(sums);
     const bool is_auxiliary = channel == 0;
     const float value = warp_sum(is_auxiliary || channel < 0 ? 0.f : sums.value);
@@ -99,7 +95,7 @@ class SigmoidCell {
   const int64_t number;
   const int group, lane, position, channel;
   const Cell cell;
-  CellAxis x, y;
+  const CellAxis x, y;
   int32_t* labels;  // [rows][columns] of a mixed cell, as new classes
 
   CISS_DEVICE Corners corners(int at) const {
@@ -110,60 +106,54 @@ class SigmoidCell {
 
   // KD. BCE(z, sigmoid(z')) = BCE(-z, sigmoid(-z')): with the signs turned where the student is above 0, both parts of
   // softplus(z) - sigmoid(z') z are positive, and nothing cancels where student and teacher are sure of a class.
-  CISS_DEVICE CellSums distil() {
+  CISS_DEVICE Sums distil() {
     const Corners student = corners(position), teacher = corners(position + all.layout.student_positions());
-    if (warp_max_of_magnitudes(student.span()) > FAR_APART) return distil_pixels(student, teacher);
+    if (warp_max_of_magnitudes(span(student)) > FAR_APART) return distil_pixels(student, teacher);
     const bool turn = (student.top_left + student.bottom_right) + (student.top_right + student.bottom_left) > 0;
-    const Corners z = student.turned_if(turn);
-    CellSums sums = sum_cell<true>(z, x, y);
-    const CellSums target = sum_cell<false>(teacher.turned_if(turn), x, y);
+    const auto turn_one = [&](float x) { return turned(x, turn); };
+    const Corners z = student.map(turn_one);
+    Sums sums = sum_cell<true>(z, x, y);
+    const Sums target = sum_cell<false>(teacher.map(turn_one), x, y);
     sums.value -= target.times(z);
-    sums.plain -= target.plain;
-    sums.right -= target.right;
-    sums.bottom -= target.bottom;
-    sums.both -= target.both;
-    sums.turn(turn);
+    sums.subtract(target);
+    sums.map(turn_one);
     return sums;
   }
 
   // Every pixel with a sign of its own: in a cell with large logits of both signs, one sign for all of it would leave
   // differences of sums that have few digits.
-  CISS_DEVICE CellSums distil_pixels(const Corners& z, const Corners& teacher) {
-    x.stage(EVERY_PIXEL);
-    y.stage(EVERY_PIXEL);
-    CellSums sums;
-    for (int j = 0; j < y.count; j++) {
-      const float2 across = y.staged[j];
-      const Line line(z, across.x), teacher_line(teacher, across.x);
+  CISS_DEVICE Sums distil_pixels(const Corners& z, const Corners& teacher) {
+    const Nodes columns = x.stage(EVERY_PIXEL), rows = y.stage(EVERY_PIXEL);
+    Sums sums;
+    for (int j = 0; j < rows.count; j++) {
+      const CellNode<float> across = rows[j];
+      const Line line(z, across.position), teacher_line(teacher, across.position);
       float plain = 0, moment = 0, value = 0;
-      for (int i = 0; i < x.count; i++) {
-        const float2 along = x.staged[i];
-        const float student_z = line.at(along.x);
+      for (int i = 0; i < columns.count; i++) {
+        const CellNode<float> along = columns[i];
+        const float student_z = line.at(along.position);
         const bool turn = student_z > 0;
         const float z_turned = turned(student_z, turn);
-        const SigmoidParts parts(z_turned), target(turned(teacher_line.at(along.x), turn));
-        const float f = along.y * turned(parts.sigmoid - target.sigmoid, turn);
+        const SigmoidParts parts(z_turned), target(turned(teacher_line.at(along.position), turn));
+        const float f = along.weight * turned(parts.sigmoid - target.sigmoid, turn);
         plain += f;
-        moment += along.x * f;
-        value += along.y * (parts.softplus - target.sigmoid * z_turned);
+        moment += along.position * f;
+        value += along.weight * (parts.softplus - target.sigmoid * z_turned);
       }
-      sums.add(across.y, across.x, plain, moment, value);
+      sums.add(across.weight, across.position, plain, moment, value);
     }
     return sums;
   }
 
   // mBCE and AC. A positive pixel's loss is w softplus(-z), another's softplus(z).
-  CISS_DEVICE CellSums follow_labels() {
+  CISS_DEVICE Sums follow_labels() {
     const Corners z = corners(position);
     const int32_t shown = all.shown ? all.shown[number] : 0;
     const bool positive = shown > 0 && shown == channel;
-    CellSums sums = sum_cell<true>(z.turned_if(positive), x, y);
+    Sums sums = sum_cell<true>(z.map([&](float x) { return turned(x, positive); }), x, y);
     if (positive) {
       const float w = float(all.task.positive_weight);
-      sums.plain *= -w;
-      sums.right *= -w;
-      sums.bottom *= -w;
-      sums.both *= -w;
+      sums.map([&](float f) { return -w * f; });
       sums.value *= w;
     }
     if (shown == MIXED) mixed(z, sums);
@@ -172,7 +162,7 @@ class SigmoidCell {
 
   // Some pixels of the cell show new classes, and not all the same: the channels of these one after the other, pixels as
   // lanes.
-  CISS_DEVICE void mixed(const Corners& z, CellSums& sums) {
+  CISS_DEVICE void mixed(const Corners& z, Sums& sums) {
     const int pixels = x.length * y.length;
     unsigned present = 0;  // lanes whose channels are shown
     for (int p = lane; p < pixels; p += WARP) {
@@ -189,40 +179,37 @@ class SigmoidCell {
       const Corners its = {
           __shfl_sync(ALL_LANES, z.top_left, its_lane), __shfl_sync(ALL_LANES, z.top_right, its_lane),
           __shfl_sync(ALL_LANES, z.bottom_left, its_lane), __shfl_sync(ALL_LANES, z.bottom_right, its_lane)};
-      CellSums all_pixels = pixels_of(its, __shfl_sync(ALL_LANES, channel, its_lane));
-      all_pixels.plain = warp_sum(all_pixels.plain);
-      all_pixels.right = warp_sum(all_pixels.right);
-      all_pixels.bottom = warp_sum(all_pixels.bottom);
-      all_pixels.both = warp_sum(all_pixels.both);
+      Sums all_pixels = pixels_of(its, __shfl_sync(ALL_LANES, channel, its_lane));
+      all_pixels.map([](float x) { return warp_sum(x); });
       all_pixels.value = warp_sum(all_pixels.value);
       if (lane == its_lane) sums = all_pixels;
     }
   }
 
   // The lane's part of a channel's pixels.
-  CISS_DEVICE CellSums pixels_of(const Corners& z, int its_channel) const {
-    CellSums sums;
+  CISS_DEVICE Sums pixels_of(const Corners& z, int its_channel) const {
+    Sums sums;
     for (int p = lane; p < x.length * y.length; p += WARP) {
       const float s = cell.row.start + float(p / x.length) * y.step, t = x.start + float(p % x.length) * x.step;
       const bool positive = labels[p] == its_channel;
       const SigmoidParts parts(turned(Line(z, s).at(t), positive));
       const float weight = positive ? float(all.task.positive_weight) : 1.f;
       const float f = turned(weight * parts.sigmoid, positive);
-      sums.add(1, s, f, t * f, weight * parts.softplus);
+      sums.add(1.f, s, f, t * f, weight * parts.softplus);
     }
     return sums;
   }
 
-  CISS_DEVICE void write(const CellSums& sums) const {
+  CISS_DEVICE void write(const Sums& sums) const {
     if (channel < 0) return;
     const int positions = all.layout.student_positions();
     const float scale = float(all.task.weight[all.task.term_of(channel)] / all.task.pixels());
     float* const out = all.partial + number * CORNERS * positions + position;
-    const float at_bottom_left = sums.bottom - sums.both;
-    out[TOP_LEFT * positions] = scale * (sums.plain - sums.right - at_bottom_left);
-    out[TOP_RIGHT * positions] = scale * (sums.right - sums.both);
-    out[BOTTOM_LEFT * positions] = scale * at_bottom_left;
-    out[BOTTOM_RIGHT * positions] = scale * sums.both;
+    const Corners on = on_corners(sums);
+    out[TOP_LEFT * positions] = scale * on.top_left;
+    out[TOP_RIGHT * positions] = scale * on.top_right;
+    out[BOTTOM_LEFT * positions] = scale * on.bottom_left;
+    out[BOTTOM_RIGHT * positions] = scale * on.bottom_right;
   }
 };
 

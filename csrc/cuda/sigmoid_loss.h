@@ -3,13 +3,12 @@
 
 #include <cstddef>
 
+#include "core/elements.h"
 #include "core/host_device.h"
-#include "cpu/elements.h"
+#include "core/sigmoid_terms.h"
 
 namespace ciss {
 namespace cuda {
-
-enum SigmoidTerm { MBCE, SIGMOID_KD, AC, SIGMOID_TERM_COUNT };
 
 struct SigmoidTask {
   // classes: all channels of the student; old_classes: without the auxiliary one.

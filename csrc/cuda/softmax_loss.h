@@ -3,8 +3,8 @@
 
 #include <cstddef>
 
+#include "core/elements.h"
 #include "core/softmax_terms.h"
-#include "cpu/elements.h"
 
 namespace ciss {
 namespace cuda {
