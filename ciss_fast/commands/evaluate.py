@@ -15,6 +15,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--data-root", metavar="FOLDER", help="of the data set; by default where it was in training")
     parser.add_argument("--eval-crop", metavar="N", help="shorter side and centre crop; none: own size")
     parser.add_argument("--unseen", metavar="background|ignore", help="what classes of later steps count as")
+    parser.add_argument(
+        "--ignore-background", action=argparse.BooleanOptionalAction, help="whether pixels of class 0 are left out"
+    )
     parser.add_argument("--eval-batch-size", metavar="N", help="images of one size scored together")
     parser.add_argument("--workers", metavar="N", help="processes that load images")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 or auto")
@@ -24,7 +27,9 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-_SETTINGS = ("data_root", "eval_crop", "unseen", "eval_batch_size", "workers", "device", "precision")
+_SETTINGS = (
+    "data_root", "eval_crop", "unseen", "ignore_background", "eval_batch_size", "workers", "device", "precision"
+)  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--output", metavar="FOLDER", default="predictions", help="default: %(default)s")
     parser.add_argument("--opacity", type=float, default=0.6, metavar="X", help="of the overlay's colours, 0 to 1")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 or auto (default)")
+    parser.add_argument("--precision", default="fp32", metavar="fp32|bf16|fp16", help="arithmetic, default fp32")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     parser.set_defaults(run=run)
 
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from ciss_fast.data import normalise
     from ciss_fast.data.image_files import read_image
-    from ciss_fast.engine.config import RunConfig
+    from ciss_fast.engine.config import Config
     from ciss_fast.engine.evaluate import predict_images
     from ciss_fast.engine.precision import Precision
     from ciss_fast.engine.progress import Reporter
@@ -41,7 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.opacity <= 1:
         raise ConfigError(f"--opacity: expected 0 to 1, got {arguments.opacity}")
     targets = _targets([Path(image) for image in arguments.images], Path(arguments.output))
-    precision = Precision.from_config(RunConfig(device=arguments.device))
+    settings = {"device": arguments.device, "precision": arguments.precision}
+    precision = Precision.from_config(Config().with_settings(settings).run)
     path = find_checkpoint(arguments.model)
     checkpoint = load_any_checkpoint(path)
     model, config = model_of(checkpoint, path)

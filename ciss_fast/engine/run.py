@@ -34,6 +34,7 @@ from ciss_fast.engine.trained_model import build_network
 from ciss_fast.engine.wandb_log import WandbLog, check_wandb
 from ciss_fast.engine.workload import planned_work
 from ciss_fast.errors import ConfigError, DamagedFile
+from ciss_fast.methods.method import batch_norms
 from ciss_fast.models import SegmentationModel
 
 LARGE_SHARE = 0.15
@@ -91,6 +92,7 @@ class Run:
         self.config = plan.config
         self.results = ResultsFolder(plan.config.run.output or default_output(plan.config))
         self.wandb = WandbLog(plan.config, self.results.path, first_process=processes.is_first)
+        self._trains_batch_norms = False  # known after `check`
         self.last: StepCheckpoint | None = None
         self.start: SegmentationModel | StepCheckpoint | None = None
         self.metrics: dict[str, Any] = {}
@@ -102,6 +104,12 @@ class Run:
             self.results.claim(self.config)
         self.processes.wait()
         self.metrics = self._read_metrics()
+        if self.processes.count > 1 and self.precision.device.type == "cpu" and self._trains_batch_norms:
+            share = self.processes.share_of(self.config.data.batch_size)
+            self.reporter.message(
+                f"batch norms in training are not synchronised between processes on CPUs (on GPUs they are): each "
+                f"takes the statistics of its own {share} images; --freeze-batch-norm all leaves none in training"
+            )
 
     def check(self) -> None:
         """Go through all steps without training, find what step 0 starts from (which finds a wrong weights file or
@@ -136,6 +144,7 @@ class Run:
             if step > 0:
                 model.add_classifier(plan.training_task.classes_per_step[step])
             plan.method.set_train_mode(model, step, settings)
+            self._trains_batch_norms |= any(norm.training for norm in batch_norms(model))
             smallest = max(1, min(data.batch_size, count) // self.config.optimisation.accumulate)
             try:
                 plan.method.parameter_groups(model, step, settings, step_learning_rate(self.config, step))

@@ -132,7 +132,7 @@ class Method(ABC):
         for name, modules in self._groups(model).items():
             for module in modules:
                 module.requires_grad_(self._lr_multiplier(name, settings) > 0)
-        for norm in _batch_norms(model.backbone):
+        for norm in batch_norms(model.backbone):
             norm.momentum = self.backbone_batch_norm_momentum
             if settings.backbone_batch_norm_momentum is not None:
                 norm.momentum = settings.backbone_batch_norm_momentum
@@ -216,8 +216,9 @@ class Method(ABC):
         if settings.freeze_batch_norm == "all":
             parts.append(model)
         for part in parts:
-            yield from _batch_norms(part)
+            yield from batch_norms(part)
 
 
-def _batch_norms(part: nn.Module) -> Iterator[nn.Module]:
+def batch_norms(part: nn.Module) -> Iterator[nn.Module]:
+    """All batch norms in a part of a model."""
     return (module for module in part.modules() if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)))

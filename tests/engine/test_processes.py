@@ -1,5 +1,6 @@
 """Several processes, as torchrun starts them (Gloo, on the CPU): a single one's numbers, one run folder, resume."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -18,6 +19,9 @@ from ciss_fast.engine.processes import Processes
 from ciss_fast.engine.results import ResultsFolder
 from ciss_fast.engine.resume import progress_path
 from ciss_fast.errors import ConfigError
+from ciss_fast.methods import default_settings, get_method
+from ciss_fast.methods.method import batch_norms
+from ciss_fast.models import build_model
 
 # DKD's losses are means over equal areas, its batch norms are frozen at step 1; here at step 0 as well.
 SETTINGS = {
@@ -32,7 +36,10 @@ def arguments(folder, tiny_config, settings):
     return ["train", "--recipe", str(recipe), "--output", str(folder / "run"), "--quiet"]
 
 
-def two_processes(command, code="import sys; from ciss_fast.cli import main; sys.exit(main(sys.argv[1:]))"):
+START = "import sys; from ciss_fast.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def two_processes(command, code=START):
     """Start what torchrun would start on this machine."""
     port = 29500 + os.getpid() % 2000
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
@@ -106,15 +113,40 @@ def test_two_processes_train_to_the_numbers_of_one(tmp_path, tiny_config, tiny_t
 
 
 @pytest.mark.slow
+def test_two_nodes_of_torchrun(tmp_path, tiny_config):
+    """Two machines, each with a torchrun of its own, that meet at an address: here both are this machine."""
+    for name in ("nodes", "two"):
+        (tmp_path / name).mkdir()
+    finish(two_processes(arguments(tmp_path / "two", tiny_config, SETTINGS)))
+    meeting = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "test",
+               "--rdzv-endpoint", f"127.0.0.1:{31500 + os.getpid() % 2000}"]  # fmt: skip
+    command = arguments(tmp_path / "nodes", tiny_config, SETTINGS)
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *meeting, "--local-addr", "127.0.0.1", "-m", "ciss_fast",
+             *command],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    results = finish(nodes)
+    assert sorted("mIoU" in output for output, _ in results) == [False, True]
+    for step in (0, 1):
+        assert difference(tmp_path / "nodes" / "run", tmp_path / "two" / "run", step) == 0
+
+
+@pytest.mark.slow
 def test_two_killed_processes_go_on_to_the_same_bits(tmp_path, tiny_config):
     for name in ("two", "killed"):
         (tmp_path / name).mkdir()
     finish(two_processes(arguments(tmp_path / "two", tiny_config, SETTINGS)))
     command = arguments(tmp_path / "killed", tiny_config, SETTINGS)
     killed = two_processes(command, KILLED)  # in the middle of step 1
-    assert {process.wait(timeout=240) for process in killed} & {-signal.SIGKILL}
-    for process in killed:
-        process.communicate()
+    errors = {process.communicate(timeout=240)[1] for process in killed}
+    # The first to be killed leaves the other in the middle of an exchange, unless that is killed as well.
+    assert {process.returncode for process in killed} in ({-signal.SIGKILL}, {-signal.SIGKILL, 2})
+    for text in errors - {""}:
+        assert "error: another process of the run has ended; see what it said; the same command goes on" in text
     saved = load_checkpoint(progress_path(tmp_path / "killed" / "run"))
     assert saved.step == 1 and len(saved.progress["random"]) == 2
     finish(two_processes(command))
@@ -166,6 +198,22 @@ def test_a_single_process_has_nothing_to_exchange():
     before = model.weight.clone()
     alone.share_weights(model)
     assert torch.equal(model.weight, before)
+
+
+def test_batch_norms_are_synchronised_on_gpus():
+    """The model keeps its names, and frozen batch norms stay frozen."""
+    model = build_model("mobilenet_v2", output_stride=16, classes_per_step=[4], head_channels=8)
+    names = list(model.state_dict())
+    assert Processes(0, 2).synchronise_batch_norms(model, torch.device("cpu")) is model
+    assert Processes().synchronise_batch_norms(model, torch.device("cuda")) is model
+    assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules())
+    synchronised = Processes(0, 2).synchronise_batch_norms(model, torch.device("cuda"))
+    assert list(synchronised.state_dict()) == names
+    norms = list(batch_norms(synchronised))
+    assert norms and all(isinstance(norm, torch.nn.SyncBatchNorm) for norm in norms)
+    settings = dataclasses.replace(default_settings("mib", "voc", "15-5"), freeze_batch_norm="all")
+    get_method("mib").set_train_mode(synchronised, 0, settings)
+    assert not any(norm.training or norm.weight.requires_grad for norm in norms)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():

@@ -213,6 +213,60 @@ def test_eval_scores_every_step_of_a_run(tiny_checkpoint, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[2].split() == lines[4].split()
 
 
+def scores_of_eval(tmp_path, *options):
+    assert main(["eval", str(tmp_path / "run"), "--quiet", "--output", str(tmp_path / "scores"), *options]) == 0
+    with (tmp_path / "scores" / "scores.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_eval_options_change_what_is_scored(tiny_checkpoint, tmp_path):
+    for step in range(3):
+        save_checkpoint(checkpoint_path(tmp_path / "run", step), tiny_checkpoint(step))
+    plain = scores_of_eval(tmp_path)
+    again = scores_of_eval(tmp_path, "--eval-batch-size", "1", "--workers", "1")
+    for row, other in zip(plain, again, strict=True):
+        assert {**row, "seconds_testing": other["seconds_testing"]} == other
+    ignored = scores_of_eval(tmp_path, "--unseen", "ignore")
+    names = ("miou_all", "pixel_accuracy")
+    assert any(ignored[0][name] != plain[0][name] for name in names)  # classes of later steps are there
+    assert all(ignored[2][name] == plain[2][name] for name in names)  # nothing is unseen
+    without = scores_of_eval(tmp_path, "--ignore-background")
+    assert [row["pixel_accuracy"] for row in without] != [row["pixel_accuracy"] for row in plain]
+    assert without[2]["pixel_accuracy"] == plain[2]["pixel_accuracy_foreground"]
+    assert scores_of_eval(tmp_path, "--eval-crop", "24")[2]["miou_all"] != plain[2]["miou_all"]
+    rough = scores_of_eval(tmp_path, "--precision", "bf16")
+    for row, other in zip(rough, plain, strict=True):
+        assert abs(float(row["pixel_accuracy"]) - float(other["pixel_accuracy"])) < 0.05
+
+
+@pytest.mark.parametrize(("option", "value", "message"), [
+    ("--unseen", "drop", "--unseen: expected one of background, ignore, got 'drop'"),
+    ("--eval-crop", "3", "--eval-crop: expected at least 16, got '3'"),
+    ("--precision", "fp8", "--precision: expected one of fp32, bf16, fp16, got 'fp8'"),
+])  # fmt: skip
+def test_wrong_options_of_eval_and_predict_are_one_line(option, value, message, tiny_checkpoint, tmp_path, capsys):
+    save_checkpoint(tmp_path / "a.pt", tiny_checkpoint(0))
+    commands = [["eval", str(tmp_path / "a.pt")]]
+    if option == "--precision":
+        commands.append(["predict", str(tmp_path / "a.pt"), "x.png"])
+    for command in commands:
+        assert main([*command, option, value]) == 2
+        assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_predict_in_other_arithmetic(tiny_checkpoint, tmp_path, monkeypatch):
+    from ciss_fast.engine.precision import Precision
+
+    save_checkpoint(tmp_path / "a.pt", tiny_checkpoint(0))
+    Image.fromarray(np.zeros((40, 56, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    used = []
+    autocast = Precision.autocast
+    monkeypatch.setattr(Precision, "autocast", lambda self: used.append(self.autocast_dtype) or autocast(self))
+    command = ["predict", str(tmp_path / "a.pt"), str(tmp_path / "photo.png"), "--output", str(tmp_path / "out")]
+    assert main([*command, "--precision", "bf16"]) == 0 and used == [torch.bfloat16]
+    assert main(command) == 0 and used == [torch.bfloat16, None]
+
+
 def test_eval_of_nothing_is_one_line(tmp_path, capsys):
     assert main(["eval", str(tmp_path)]) == 2
     assert "expected a run with a finished step, there is no checkpoints/step_N.pt" in capsys.readouterr().err
