@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_MEMORY_INFO = Path("/proc/meminfo")
 _CGROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file "),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
@@ -40,7 +41,7 @@ def available_memory_bytes() -> int | None:
     """Main memory that could be taken now without swapping, within the limits of a container; None where the system
     does not say.
     """
-    free = [_number_after(Path("/proc/meminfo"), "MemAvailable:", 1024)]
+    free = [_number_after(_MEMORY_INFO, "MemAvailable:", 1024)]
     for folder, limit, used, reclaimable in _CGROUPS:
         values = [_number_after(folder / name, "", 1) for name in (limit, used)]
         if None not in values:

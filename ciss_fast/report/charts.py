@@ -71,7 +71,7 @@ def line_chart(
     for tick in _decades(low, high) if logarithmic else _ticks(low, high):
         y = at_y(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" text-anchor="end" x="{LEFT - 5}" y="{y + 3.5:.1f}">{tick:g}</text>')
+        parts.append(f'<text class="tick" text-anchor="end" x="{LEFT - 5}" y="{y + 3.5:.1f}">{tick:.3g}</text>')
     for mark in marks:
         x = at_x(mark)
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
@@ -130,8 +130,14 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
-    return [10.0**power for power in powers] if len(powers) > 1 else [low, high]
+    """Powers of ten between ``low`` and ``high``; where they are few, 2 and 5 times them too, or else both ends."""
+    powers = range(math.floor(math.log10(low)), math.floor(math.log10(high) + 1e-9) + 1)
+    for factors in ((1,), (1, 2, 5)):
+        ticks = [float(f"{factor}e{power}") for power in powers for factor in factors]
+        ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        if len(ticks) > 2:
+            return ticks
+    return ticks if len(ticks) == 2 else [low, high]
 
 
 def _thinned(ticks: Sequence[float]) -> Sequence[float]:

@@ -9,6 +9,7 @@ from ciss_fast.report.charts import colour_class
 from ciss_fast.report.configurations import Statistic
 
 NOTHING = "–"
+TEXT_CELL = '<td class="text"'
 
 
 def cell(text: str, css: str = "", title: str = "") -> str:
@@ -51,8 +52,14 @@ def heat_cell(statistic: Statistic | None, css: str = "", *, title: str = "", lo
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], css: str = "", *, tall: bool = False) -> str:
-    """A table that scrolls inside its own frame; ``rows`` are made of ready cells."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    """A table that scrolls inside its own frame; ``rows`` are made of ready cells. Over a column of text the header
+    stands as the text does.
+    """
+    columns = [column[0] for column in zip(*rows, strict=True)] or [""] * len(header)
+    head = "".join(
+        f'<th scope="col"{_attribute("class", "text" if first.startswith(TEXT_CELL) else "")}>{escape(name)}</th>'
+        for name, first in zip(header, columns, strict=True)
+    )
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return framed(f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>", css, tall=tall)
 

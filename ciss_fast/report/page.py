@@ -74,10 +74,14 @@ def time_and_memory(configurations: Sequence[Configuration]) -> str:
                 _plain(entry.of_runs(lambda metrics: sum(step["seconds_testing"] for step in metrics["steps"]) / 60)),
                 _plain(entry.at_step(0, _iterations_per_second), 2),
                 _plain(Statistic.of([_mean(entry.at_step(step, _iterations_per_second)) for step in later]), 2),
+                _plain(entry.of_runs(_waiting_share)),
                 _plain(entry.of_runs(_peak_memory), 2),
             ]
         )
-    header = ["configuration", "training, min", "testing, min", "it/s base", "it/s later", "peak memory, GiB"]
+    header = [
+        "configuration", "training, min", "testing, min", "it/s base", "it/s later", "waiting for images, %",
+        "peak memory, GiB",
+    ]  # fmt: skip
     by_step = table(
         ["configuration", "step", "images", "iterations", "training, s", "testing, s", "peak memory, GiB"],
         [
@@ -95,8 +99,9 @@ def time_and_memory(configurations: Sequence[Configuration]) -> str:
     )
     return (
         '<h2>Time and memory</h2><p class="note">Wall-clock times of training with all its stages; a base step that '
-        "was taken over has the time of its own run. Memory: allocated on a GPU, or the resident set of the process "
-        f"on a CPU.</p>{table(header, rows)}<details><summary>By step</summary>{by_step}</details>"
+        "was taken over has the time of its own run. Waiting: part of the loops' time. Memory: allocated on a GPU, or "
+        f"the resident set of the process on a CPU.</p>{table(header, rows)}"
+        f"<details><summary>By step</summary>{by_step}</details>"
     )
 
 
@@ -114,6 +119,13 @@ def _value(name: str) -> Any:
 
 def _iterations_per_second(step: Mapping[str, Any]) -> float | None:
     return step["iterations"] / step["seconds_training"] if step["seconds_training"] else None
+
+
+def _waiting_share(metrics: Mapping[str, Any]) -> float | None:
+    """The part of the loops' time, in percent, in which they waited for batches."""
+    loops = [stage for step in metrics["steps"] for stage in step.get("stages", ()) if "seconds_waiting" in stage]
+    seconds = sum(stage["seconds"] for stage in loops)
+    return 100 * sum(stage["seconds_waiting"] for stage in loops) / seconds if seconds else None
 
 
 def _memory_of_step(step: Mapping[str, Any]) -> float | None:

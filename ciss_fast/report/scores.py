@@ -53,8 +53,8 @@ def _summary_table(configurations: Sequence[Configuration], names: Sequence[str]
             means = [statistic.mean for statistic in column if statistic is not None]
             is_best = len(means) > 1 and column[number] is not None and column[number].mean == best(means)
             scores.append(score_cell(column[number], "best" if is_best else ""))
-        about = (entry.method, str(len(entry.runs)), f"{steps}/{entry.num_steps}")
-        rows.append([name_cell(entry.name), *map(cell, about), *scores])
+        about = (cell(entry.method, "text"), cell(str(len(entry.runs))), cell(f"{steps}/{entry.num_steps}"))
+        rows.append([name_cell(entry.name), *about, *scores])
     return table(header, rows)
 
 

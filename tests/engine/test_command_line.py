@@ -148,6 +148,47 @@ def test_interruption_has_its_own_exit_code(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("interrupted")
 
 
+def test_a_reader_that_has_enough_has_its_own_exit_code(repository):
+    code = "import sys; from ciss_fast.cli import main; sys.stdin.read(); sys.exit(main(['recipes']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdout.close()  # as `head` does, before anything is written
+    process.stdin.close()
+    assert process.wait(timeout=120) == 141 and process.stderr.read() == b""
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (MemoryError(), "out of memory (none could be had); a smaller --batch-size or --crop-size, --accumulate or "),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+     "out of memory ("),
+    (RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. \nmore"),
+     "a process that loads images has died (DataLoader worker (pid 12) is killed by signal: Killed); if memory ran"),
+    (RuntimeError("[../gloo/pair.cc:598] Connection closed by peer [127.0.0.1]:1"),
+     "another process of the run has ended"),
+    (OSError(28, "No space left on device", "/data/metrics.json"), "/data/metrics.json: No space left on device"),
+])  # fmt: skip
+def test_failures_of_the_machine_are_one_line(tmp_path, capsys, monkeypatch, error, words):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("ciss_fast.engine.run.train", fail)
+    assert main([*TINY, "--output", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {words}")
+
+
+def test_a_defect_is_not_taken_for_a_failure_of_the_machine(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("ciss_fast.engine.run.train", fail)
+    with pytest.raises(RuntimeError, match="^mat1 and mat2 shapes"):
+        main([*TINY, "--output", str(tmp_path / "run")])
+
+
 def test_as_a_program(tmp_path, repository):
     command = [sys.executable, "-m", "ciss_fast", *TINY, "--output", str(tmp_path / "run"), "--method", "no"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)

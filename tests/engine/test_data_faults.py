@@ -1,13 +1,19 @@
 """Data that is missing, damaged or changed, from the command line: one line, and nothing lost or left behind."""
 
+import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch.utils.data import get_worker_info
 
 from ciss_fast.cli import main
-from ciss_fast.engine.checkpoint import checkpoint_path
+from ciss_fast.data import TrainingSet
+from ciss_fast.engine.checkpoint import checkpoint_path, load_checkpoint
 from ciss_fast.engine.progress import Reporter
 
 SMALL = [
@@ -136,6 +142,29 @@ def test_a_scan_that_is_interrupted_has_the_exit_code_and_goes_on(voc_of_squares
     # Goes on with image 10; the test list is the same one, so its answer is there by then. The base cannot be.
     assert main([*arguments, "--task", "19-1", "--base-from", str(tmp_path / "none")]) == 2
     assert sorted(read) == list(range(10, 20))
+
+
+def test_a_loader_process_that_dies_ends_the_run_in_one_line(tmp_path, tiny_config, tiny_train, capsys, monkeypatch):
+    """In the second epoch; the same command goes on to the same bits."""
+    settings = {"method": "ft", "task": "joint", "epochs_base": 2, "save_every": 1, "previews": 0, "workers": 1}
+    whole, run = tiny_train(tmp_path / "whole", **settings), tmp_path / "run"
+    (tmp_path / "settings.json").write_text(json.dumps(tiny_config(**settings).to_dict()))
+    command = ["train", "--recipe", str(tmp_path / "settings.json"), "--output", str(run), "--quiet"]
+    getitem = TrainingSet.__getitem__
+
+    def deadly(self, key):
+        if key[0] == 1 and get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return getitem(self, key)
+
+    monkeypatch.setattr(TrainingSet, "__getitem__", deadly)
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: a process that loads images has died (")
+    monkeypatch.setattr(TrainingSet, "__getitem__", getitem)
+    assert main(command) == 0
+    first, second = (load_checkpoint(checkpoint_path(folder, 0)).model for folder in (run, whole))
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 def test_a_long_scan_says_how_far_it_is(capsys, monkeypatch):

@@ -17,6 +17,8 @@ from ciss_fast.errors import CheckpointError, ConfigError
 from ciss_fast.report import write_report
 from ciss_fast.report.charts import Series, line_chart
 from ciss_fast.report.configurations import Statistic, differing_settings, read_configurations
+from ciss_fast.report.html import cell, name_cell, table
+from ciss_fast.report.page import time_and_memory
 from ciss_fast.report.pictures import LONGEST_SIDE, label_map
 
 VOID = {"meta", "img"}
@@ -194,3 +196,31 @@ def test_label_map_of_a_large_image_keeps_its_classes():
     picture = Image.open(BytesIO(base64.b64decode(label_map(ids).partition(",")[2])))
     assert picture.mode == "P" and max(picture.size) == LONGEST_SIDE
     assert set(np.unique(np.asarray(picture))) == {3, 255}
+
+
+@pytest.mark.parametrize(("low", "high", "labels"), [
+    (1.0101, 5.45328, ["2", "5"]), (0.03, 70, ["0.1", "1", "10"]), (0.9, 55, ["1", "2", "5", "10", "20", "50"]),
+    (3.11111, 3.99999, ["3.11", "4"]),
+])  # fmt: skip
+def test_ticks_of_losses_are_short(low, high, labels):
+    line = Series("loss", 0, [(0, low), (1, high)], markers=False)
+    chart = line_chart("x", [line], x_label="iteration", x_ticks=[], logarithmic=True)
+    assert re.findall(r'class="tick"[^>]*>([^<]+)<', chart) == labels
+
+
+def test_headers_stand_as_their_columns():
+    text = table(["name", "setting", "number"], [[name_cell("a"), cell("b", "text"), cell("1")]])
+    assert re.findall(r"<th scope=\"col\"([^>]*)>", text) == ["", ' class="text"', ""]
+    assert "<th" in table(["name"], [])
+
+
+def test_page_says_how_much_of_the_time_was_waiting(alife_run):
+    configurations = read_configurations([alife_run])
+    steps = configurations[0].runs[0].metrics["steps"]
+    for step in steps:
+        for stage in step["stages"]:
+            stage["seconds"], stage["seconds_waiting"] = 4.0, 0.5
+    assert "<td>12.5</td>" in time_and_memory(configurations)
+    for step in steps:
+        del step["stages"]
+    assert time_and_memory(configurations).count("<td>–</td>") >= 1
