@@ -145,6 +145,9 @@ class MethodConfig:
         choices=CLASSIFIER_START_CHOICES,
         affects="later",
     )
+    unbiased_terms: bool = option(
+        False, "ALIFE: MiB's CCE and CKD in place of CE and KD (an ablation)", affects="later"
+    )
     alpha: float = option(1.0, "MiB: multiplies the teacher's logits in CKD", above=0, affects="later")
     pos_weight_base: float | None = option(
         None, "DKD: weight of positive pixels in mBCE at the base step", above=0, published=True

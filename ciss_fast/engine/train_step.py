@@ -115,7 +115,7 @@ def train_model(context: StageContext, batches: StepBatches) -> None:
         split = list(zip(images.tensor_split(parts), label.tensor_split(parts), strict=True))
         factors = [{}] * parts
         if optimisation.region_means == "batch" and step > 0:
-            factors = region_factors([part for _, part in split], method.region_terms, context.progress.together)
+            factors = region_factors([part for _, part in split], method.regions(settings), context.progress.together)
         for number, (part, factor) in enumerate(zip(split, factors, strict=True), start=1):
             # Gradients are exchanged with the last part's, while that is differentiated.
             with model.no_sync() if shared and number < parts else nullcontext():

@@ -5,7 +5,7 @@ Oh, Baek and Ham, NeurIPS 2022.
 
 from __future__ import annotations
 
-from types import MappingProxyType
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -22,12 +22,14 @@ class ALIFE(Method):
     """CE + lambda_ali ALI + lambda_kd KD (KD on the pixels that are not unlabelled).
 
     At later steps the batch norms of backbone and ASPP are frozen, the head's stays trained; new classifiers
-    start from background as in MiB.
+    start from background as in MiB. Ablations are weights of 0 and ``unbiased_terms``.
     """
 
     name = "alife"
     loss_terms = ("ali", "kd")
-    region_terms = MappingProxyType({"ali": "unlabelled", "kd": "not_unlabelled"})
+
+    def regions(self, settings: MethodSettings) -> Mapping[str, str]:
+        return {"ali": "unlabelled"} | ({} if settings.unbiased_terms else {"kd": "not_unlabelled"})
 
     def needs_teacher(self, step: int) -> bool:
         return step > 0
@@ -48,14 +50,16 @@ class ALIFE(Method):
     ) -> LossAndTerms:
         if step == 0:
             return plain_cross_entropy(student, label, settings)
+        ali, kd = settings.loss_weight("ali", step), settings.loss_weight("kd", step)
+        if settings.unbiased_terms:
+            terms = {"cce": 1.0, "cce_average": "all", "ckd": kd}
+        else:
+            terms = {"ce": 1.0, "ce_average": "all", "kd": kd, "kd_region": "not_unlabelled"}
         return ciss_fast.softmax_loss(
             student.logits,
             teacher.logits,
             label,
-            ce=1.0,
-            ce_average="all",
-            ali=settings.loss_weight("ali", step),
-            kd=settings.loss_weight("kd", step),
-            kd_region="not_unlabelled",
+            **terms,
+            ali=ali,
             align_corners=settings.align_corners,
         )

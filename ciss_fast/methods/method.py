@@ -34,8 +34,6 @@ class Method(ABC):
     name: str
     loss_terms: tuple[str, ...] = ()
     """The terms whose weights the recipe gives in ``MethodSettings.loss_weights``."""
-    region_terms: Mapping[str, str] = MappingProxyType({})
-    """The terms that are means over a region of the label, "unlabelled" or "not_unlabelled"; others are over all."""
     prediction_kind: str = "softmax"
     """How logits become classes: the ``kind`` of `ciss_fast.predict` and `ciss_fast.confusion`."""
     uses_auxiliary_classifier: bool = False
@@ -68,6 +66,10 @@ class Method(ABC):
             if not isinstance(weight, (int, float)) and len(weight) != num_steps - 1:
                 wanted = f"one value or {num_steps - 1}, one per later step"
                 raise ConfigError(f"loss weight {term!r}: expected {wanted}, got {len(weight)}")
+
+    def regions(self, settings: MethodSettings) -> Mapping[str, str]:
+        """Terms that are means over a region of the label, "unlabelled" or "not_unlabelled"; the others are over all."""
+        return {}
 
     def stages(self, step: int) -> tuple[Stage, ...]:
         """What is done, in this order, to train a step: by default its images with `loss`, nothing else."""

@@ -23,6 +23,7 @@ class MethodSettings:
     align_corners: how logits are enlarged to the label. True is ALIFE's network, on which all methods of the softmax
         family run here so that they compare and may share a base step, though MiB's own code has False. DKD has
         False.
+    unbiased_terms: ALIFE's CE and KD are MiB's CCE and CKD, over all pixels as there, at the same weights.
     alpha: multiplies the teacher's logits before its softmax (MiB; 1 in its recipe).
     pos_weight_base, pos_weight_later: weight of the positive pixels in mBCE at the base step and at later ones,
         above 0 (DKD).
@@ -52,6 +53,7 @@ class MethodSettings:
 
     loss_weights: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
     align_corners: bool = True
+    unbiased_terms: bool = False
     alpha: float = 1.0
     pos_weight_base: float = 1.0
     pos_weight_later: float = 1.0

@@ -72,6 +72,30 @@ def test_alife(step, ali_weight, kd_weight, align_corners, batch):
         torch.testing.assert_close(terms[term], value.detach(), rtol=1e-10, atol=0)
 
 
+def unbiased_terms(student, teacher, label, align_corners, alpha=1.0):
+    """MiB's CCE and CKD, means over all pixels of a label without 255."""
+    log_p = enlarged(student, align_corners).log_softmax(1)
+    p_teacher = (alpha * enlarged(teacher, align_corners)).softmax(1)
+    on_new = -log_p.gather(1, label[:, None])[:, 0]
+    cce = torch.where(label == 0, -log_p[:, :OLD].logsumexp(1), on_new).mean()
+    log_background = torch.cat([log_p[:, :1], log_p[:, OLD:]], dim=1).logsumexp(1, keepdim=True)
+    return cce, -(p_teacher * torch.cat([log_background, log_p[:, 1:OLD]], dim=1)).sum(1).mean() / OLD
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_alife_with_unbiased_terms(align_corners, batch):
+    student, teacher, label = batch
+    label = torch.where(label == 255, 0, label)
+    settings = MethodSettings(
+        loss_weights={"ali": 2.0, "kd": 3.0}, align_corners=align_corners, unbiased_terms=True
+    )
+    z, p_teacher = enlarged(student, align_corners), enlarged(teacher, align_corners).softmax(1)
+    ali = (z.logsumexp(1) - (p_teacher * z[:, :OLD]).sum(1))[label == 0].mean()
+    cce, ckd = unbiased_terms(student, teacher, label, align_corners)
+    expected = cce + 2.0 * ali + 3.0 * ckd
+    same_loss_and_gradient((student, teacher, label), "alife", 1, settings, expected)
+
+
 @pytest.mark.parametrize("alpha", [1.0, 2.0])
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_mib(align_corners, alpha, batch):
@@ -79,12 +103,7 @@ def test_mib(align_corners, alpha, batch):
     student, teacher, label = batch
     label = torch.where(label == 255, 0, label)
     settings = MethodSettings(loss_weights={"ckd": 10.0}, align_corners=align_corners, alpha=alpha)
-    log_p = enlarged(student, align_corners).log_softmax(1)
-    p_teacher = (alpha * enlarged(teacher, align_corners)).softmax(1)
-    on_new = -log_p.gather(1, label[:, None])[:, 0]
-    cce = torch.where(label == 0, -log_p[:, :OLD].logsumexp(1), on_new).mean()
-    log_background = torch.cat([log_p[:, :1], log_p[:, OLD:]], dim=1).logsumexp(1, keepdim=True)
-    ckd = -(p_teacher * torch.cat([log_background, log_p[:, 1:OLD]], dim=1)).sum(1).mean() / OLD
+    cce, ckd = unbiased_terms(student, teacher, label, align_corners, alpha)
     terms = same_loss_and_gradient((student, teacher, label), "mib", 1, settings, cce + 10.0 * ckd)
     for term, value in {"cce": cce, "ckd": ckd}.items():
         torch.testing.assert_close(terms[term], value.detach(), rtol=1e-10, atol=0)
