@@ -15,6 +15,11 @@ def add_parser(commands: Any) -> None:
         "count as one configuration (mean and standard deviation)",
     )  # fmt: skip
     parser.add_argument("--output", metavar="HTML", help="the page; report.html beside the first run by default")
+    parser.add_argument(
+        "--photographs", action=argparse.BooleanOptionalAction, default=True,
+        help="show test images and their ground truth beside predictions; --no-photographs where the data may not be "
+        "passed on (default: %(default)s)",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -24,4 +29,4 @@ def run(arguments: argparse.Namespace) -> None:
 
     runs = [Path(folder) for folder in arguments.runs]
     output = arguments.output or runs[0].resolve().parent / "report.html"
-    print(f"report: {write_report(runs, output)}")
+    print(f"report: {write_report(runs, output, photographs=arguments.photographs)}")

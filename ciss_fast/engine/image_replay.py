@@ -45,6 +45,7 @@ def select_images(context: StageContext) -> None:
     counts = Counter(image.chosen_for for image in chosen)
     context.results.update(
         memory_images=len(chosen),
+        memory_bytes=sum(data.image_bytes(int(index)) for index in replayed_images(memory, data.ids)),
         memory_images_by_class={data.class_names[class_id]: counts[class_id] for class_id in sorted(counts)},
     )
 

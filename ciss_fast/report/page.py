@@ -19,23 +19,44 @@ from ciss_fast.report.samples import samples
 GIBIBYTE = 2**30
 
 
-def write_report(runs: Sequence[Path], output: str | Path) -> Path:
+def write_report(runs: Sequence[Path], output: str | Path, *, photographs: bool = True) -> Path:
     """Write a page that compares ``runs`` (results folders with a finished step each) to ``output``; returns its path.
 
-    The page needs no other file and no network. Raises `CheckpointError` for a folder that is not a run or has no
+    The page needs no other file and no network. Without ``photographs`` it shows nothing of the data set but predictions
+    for its images: for data that may not be passed on. Raises `CheckpointError` for a folder that is not a run or has no
     finished step, `ConfigError` for runs of different data or tasks, or an output that cannot be written.
     """
     configurations = read_configurations(runs)
     try:
-        return atomic_write_text(output, render(configurations))
+        return atomic_write_text(output, render(configurations, photographs))
     except OSError as error:
         raise ConfigError(f"--output: cannot write {output}: {error.strerror or error}") from None
 
 
-def render(configurations: Sequence[Configuration]) -> str:
+def render(configurations: Sequence[Configuration], photographs: bool = True) -> str:
     """The page as HTML."""
+    title = title_of(configurations)
+    return document(title, f'<h1>{escape(title)}</h1>{body(configurations, photographs)}')
+
+
+def document(title: str, content: str) -> str:
+    """A page that needs no other file."""
+    style = files("ciss_fast.report").joinpath("style.css").read_text("utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>{content}</body></html>\n"
+    )
+
+
+def title_of(configurations: Sequence[Configuration]) -> str:
+    """Data set, task and setting of all of them."""
     first = configurations[0].runs[0].metrics
-    title = f"{first['dataset']} {first['task']} ({first['setting']})"
+    return f"{first['dataset']} {first['task']} ({first['setting']})"
+
+
+def body(configurations: Sequence[Configuration], photographs: bool = True) -> str:
+    """Everything below the page's title."""
     count = sum(len(entry.runs) for entry in configurations)
     what = f"{count} run{'s' if count > 1 else ''}"
     if count > len(configurations):
@@ -45,20 +66,16 @@ def render(configurations: Sequence[Configuration]) -> str:
         scores.summary(configurations),
         scores.curves(configurations),
         scores.group_matrices(configurations),
-        samples(configurations, first["class_names"]),
+        samples(configurations, configurations[0].runs[0].metrics["class_names"], photographs),
         scores.class_heat_map(configurations),
         time_and_memory(configurations),
         scores.losses(configurations),
         settings(configurations),
         run_list(configurations),
     ]
-    style = files("ciss_fast.report").joinpath("style.css").read_text("utf-8")
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body>"
-        f'<h1>{escape(title)}</h1><p class="note">{escape(what)}. Scores in percent; classes with no pixel in the '
-        f"ground truth are left out of means.</p>{''.join(sections)}</body></html>\n"
+        f'<p class="note">{escape(what)}. Scores in percent; classes with no pixel in the ground truth are left out of '
+        f"means.</p>{''.join(sections)}"
     )
 
 

@@ -23,12 +23,14 @@ class Sample:
     predictions: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
 
 
-def samples(configurations: Sequence[Configuration], class_names: Sequence[str]) -> str:
-    """The section; empty if no run has previews."""
+def samples(
+    configurations: Sequence[Configuration], class_names: Sequence[str], photographs: bool = True
+) -> str:
+    """The section; empty if no run has previews. Without ``photographs`` predictions only."""
     collected = collect_samples(configurations)
     if not collected:
         return ""
-    shown = np.unique(np.concatenate([_ids(sample) for sample in collected]))
+    shown = np.unique(np.concatenate([_ids(sample, photographs) for sample in collected]))
     palette = class_palette()
     swatches = "".join(
         f'<li><span class="swatch" style="background:rgb({",".join(str(int(part)) for part in palette[class_id])})">'
@@ -36,9 +38,10 @@ def samples(configurations: Sequence[Configuration], class_names: Sequence[str])
         for class_id in shown
         if class_id != 255
     )
+    note = "the ground truth is that after the last step" if photographs else "without the images they are of"
     return (
-        '<h2>Sample predictions</h2><p class="note">First run of each configuration; the ground truth is that after '
-        f'the last step.</p><ul class="legend">{swatches}</ul>{"".join(map(_section, collected))}'
+        f'<h2>Sample predictions</h2><p class="note">First run of each configuration; {note}.</p>'
+        f'<ul class="legend">{swatches}</ul>{"".join(_section(sample, photographs) for sample in collected)}'
     )
 
 
@@ -59,20 +62,23 @@ def collect_samples(configurations: Sequence[Configuration]) -> list[Sample]:
     return list(collected.values())
 
 
-def _ids(sample: Sample) -> np.ndarray:
-    maps = [sample.label, *(ids for steps in sample.predictions.values() for ids in steps.values())]
+def _ids(sample: Sample, with_label: bool) -> np.ndarray:
+    maps = [*([sample.label] if with_label else []), *(ids for steps in sample.predictions.values() for ids in steps.values())]
     return np.unique(np.concatenate([np.unique(ids) for ids in maps]))
 
 
-def _section(sample: Sample) -> str:
+def _section(sample: Sample, photographs: bool) -> str:
     steps = sorted({step for predictions in sample.predictions.values() for step in predictions})
     rows = [
         [name_cell(name), *(_prediction(predictions.get(step), f"{name}, after step {step}") for step in steps)]
         for name, predictions in sample.predictions.items()
     ]
-    truth = _figure(photograph(sample.image), "image", "photo") + _figure(label_map(sample.label), "ground truth", "")
+    truth = ""
+    if photographs:
+        figures = _figure(photograph(sample.image), "image", "photo") + _figure(label_map(sample.label), "ground truth", "")
+        truth = f'<div class="truth">{figures}</div>'
     predicted = table(["", *(f"after step {step}" for step in steps)], rows)
-    return f'<div class="sample"><div class="truth">{truth}</div>{predicted}</div>'
+    return f'<div class="sample">{truth}{predicted}</div>'
 
 
 def _figure(address: str, caption: str, css: str) -> str:

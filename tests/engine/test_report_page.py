@@ -145,6 +145,14 @@ def test_the_command(written_run, tmp_path, capsys):
     assert "metrics.json: expected the file of a run, there is none" in capsys.readouterr().err
 
 
+def test_a_page_without_photographs_shows_nothing_of_the_data_set(written_run, tmp_path):
+    run = written_run("one", seed=0)
+    assert main(["report", str(run), "--no-photographs"]) == 0
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    assert len(page.addresses) == 2 * 3  # two previews after three steps
+    assert not any(address.startswith("data:image/jpeg") for address in page.addresses)
+
+
 def test_damaged_previews_are_named(written_run, tmp_path):
     run = written_run("run")
     (run / "evaluation" / "previews.npz").write_bytes(b"PK")

@@ -1,0 +1,125 @@
+"""``python -m benchmarks.comparison run`` does all experiments, ``page`` writes what came out. See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ciss_fast.atomic_files import atomic_write_text
+from ciss_fast.cli import run_command
+from ciss_fast.errors import ConfigError
+
+from .data import prepare
+from .estimate import seconds_of
+from .experiments import QUICK_SETTINGS, SETTINGS, Experiment, all_experiments
+from .page import groups_of, table, write_page
+from .schedule import command_line, run_all
+
+ABLATED = "msrc-15-6"
+QUICK = {
+    "crop_size": 32, "epochs_base": 0.2, "epochs_later": 0.2, "head_channels": 16, "features_per_class": 5,
+    "rotation_epochs": 0.2, "replay_epochs": 0.2, "memory_images": 10, "data_option": {"train_images": 60, "val_images": 12},
+}  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (--help lists the options)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = _Parser(prog="python -m benchmarks.comparison", description=__doc__.splitlines()[0], allow_abbrev=False)
+    commands = result.add_subparsers(dest="command", required=True, metavar="run|page")
+    run = commands.add_parser("run", help="do what is not done yet", allow_abbrev=False)
+    run.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the archives (%(default)s)")
+    run.add_argument("--jobs", type=int, default=2, help="experiments at a time (%(default)s)")
+    run.add_argument("--threads", type=int, default=1, help="threads of each (%(default)s)")
+    run.add_argument("--plan", action="store_true", help="say what would be done and how long it takes, and stop")
+    page = commands.add_parser("page", help="write the page and print the tables", allow_abbrev=False)
+    page.add_argument("--page", type=Path, default=Path("docs/results/comparison.html"), help="(%(default)s)")
+    for command in (run, page):
+        command.add_argument("--output", type=Path, default=Path("runs/comparison"), help="results (%(default)s)")
+        command.add_argument("--only", metavar="NAME[,NAME...]", default="*", help="experiments; * as in file names")
+        command.add_argument("--quick", action="store_true", help="tiny runs on the embedded images: does it work?")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run and return the exit code."""
+
+    def command() -> None:
+        options = parser().parse_args(arguments)
+        (_run if options.command == "run" else _page)(options)
+
+    return run_command(command)
+
+
+def _experiments(options: argparse.Namespace) -> list[Experiment]:
+    """What is asked for, and the bases it needs."""
+    settings, ablated = (QUICK_SETTINGS, "shapes-6-3") if options.quick else (SETTINGS, ABLATED)
+    known = all_experiments(settings, ablated)
+    patterns = options.only.split(",")
+    chosen = [one for one in known if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in patterns)]
+    if not chosen:
+        raise ConfigError(f"--only: no experiment is called {options.only}; there are {', '.join(e.name for e in known)}")
+    bases = {one.base for one in chosen}
+    return [one for one in known if one in chosen or one.name in bases]
+
+
+def _run(options: argparse.Namespace) -> None:
+    experiments = _experiments(options)
+    data = {one.setting.data: prepare(one.setting.data, options.data, options.output) for one in experiments}
+    extra: dict[str, Any] = {"threads": options.threads, "previews": 4, **(QUICK if options.quick else {})}
+    settings = {
+        one.name: {
+            **data[one.setting.data], "task": one.setting.task, "seed": one.seed, **extra, **one.setting.changes,
+            **one.settings,
+            "output": str(options.output / one.name),
+        }
+        for one in experiments
+    }  # fmt: skip
+    waiting = [one for one in experiments if not (options.output / one.name / "done").exists()]
+    print(f"{len(experiments)} experiments, {len(waiting)} to be done or finished", flush=True)
+    if waiting and not options.quick or options.plan:
+        seconds = _estimates(waiting, settings, options.output / "estimates.json")
+        total = sum(seconds.values()) / options.jobs
+        print(f"about {total / 60:.0f} min with {options.jobs} at a time ({options.threads} thread(s) each)", flush=True)
+    if not options.plan:
+        run_all(
+            experiments,
+            lambda one: command_line(one, settings[one.name], options.output),
+            options.output,
+            options.jobs,
+            lambda line: print(line, flush=True),
+        )
+
+
+def _estimates(experiments: Sequence[Experiment], settings: Mapping[str, Any], cache: Path) -> dict[str, float]:
+    """Seconds by experiment. One of every kind (setting, settings, environment) is tried out; ``cache`` keeps it."""
+    known = json.loads(cache.read_text("utf-8")) if cache.exists() else {}
+    result = {}
+    for one in experiments:
+        kind = json.dumps([one.setting.name, one.base is not None, dict(one.settings), dict(one.environment)])
+        if kind not in known:
+            print(f"{one.name}: trying out", flush=True)
+            known[kind] = seconds_of(one, settings[one.name])
+            atomic_write_text(cache, json.dumps(known, indent=0))
+        result[one.name] = known[kind]
+    return result
+
+
+def _page(options: argparse.Namespace) -> None:
+    groups = groups_of(_experiments(options), options.output)
+    for name, configurations in groups.items():
+        print(f"\n{name}\n\n{table(configurations)}")
+    print(f"\npage: {write_page(groups, options.page)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

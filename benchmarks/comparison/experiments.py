@@ -1,0 +1,126 @@
+"""What is run: methods, seeds, ablations, each a results folder with its settings over a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ciss_fast.methods import get_method
+
+METHODS = ("fine-tuning", "mib", "alife", "alife-m", "dkd", "dkd-m")
+FAMILY_BASES = {"softmax": "fine-tuning", "sigmoid": "dkd"}
+"""Whose base step the other methods of a head family start from."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set and a task of it. ``data``: a name that `data.prepare` knows. ``recipe``: what all its runs start from;
+    ``changes``: settings over it. ``shares_base_with``: another setting whose base steps are the same."""
+
+    name: str
+    data: str
+    recipe: str
+    task: str
+    seeds: tuple[int, ...]
+    shares_base_with: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+_FOLDER = Path(__file__).parent
+_VOC, _MSRC = str(_FOLDER / "voc.toml"), str(_FOLDER / "msrc.toml")
+SETTINGS = (
+    Setting("msrc-15-6", "msrc21_320", _MSRC, "15-6", (0, 1, 2)),
+    Setting("voc-15-5", "voc12part_bal320", _VOC, "15-5", (0,)),
+    # Steps of 19 to 291 images want more passes.
+    Setting("voc-15-1", "voc12part_bal320", _VOC, "15-1", (0,), "voc-15-5", {"epochs_later": 20}),
+)
+QUICK_SETTINGS = (
+    Setting("shapes-6-3", "shapes", "demo", "6-3", (0, 1)),
+    Setting("shapes-6-1", "shapes", "demo", "6-1", (0,), shares_base_with="shapes-6-3"),
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run. ``name``: its results folder; ``group``: the part of the page it belongs to; ``base``: the experiment whose
+    base step it takes over; ``environment``: variables beside its settings."""
+
+    name: str
+    group: str
+    setting: Setting
+    seed: int
+    settings: Mapping[str, Any]
+    base: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def comparison(setting: Setting) -> Iterator[Experiment]:
+    """Every method and joint training, seed by seed."""
+    joint = () if setting.shares_base_with else ("joint",)  # does not depend on the task
+    for seed in setting.seeds:
+        for method in (*METHODS, *joint):
+            name = f"{setting.name}/{method}-seed{seed}"
+            base = None if method == "joint" else _base(setting, method, seed)
+            yield Experiment(name, setting.name, setting, seed, {"method": method}, base if base != name else None)
+
+
+def _base(setting: Setting, method: str, seed: int) -> str:
+    folder = setting.shares_base_with or setting.name
+    return f"{folder}/{FAMILY_BASES[get_method(method).prediction_kind]}-seed{seed}"
+
+
+NO_DKD = {"dkd_pos": 0, "dkd_neg": 0}
+ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "alife-ce": ("alife", {"loss_weight": {"ali": 0, "kd": 0}}),
+    "alife-ce-kd": ("alife", {"loss_weight": {"ali": 0}}),
+    "alife-ce-ali": ("alife", {"loss_weight": {"kd": 0}}),
+    "alife-cce-ckd": ("alife", {"loss_weight": {"ali": 0}, "unbiased_terms": True}),
+    "alife-cce-ckd-ali": ("alife", {"unbiased_terms": True}),
+    "alife-m-without-memory": ("alife-m", {"feature_replay": "none"}),
+    "alife-m-without-rotation": ("alife-m", {"feature_replay": "unrotated"}),
+    "dkd-kd": ("dkd", {"loss_weight": {**NO_DKD, "ac": 0}, "new_classifier_start": "random"}),
+    "dkd-kd-dkd": ("dkd", {"loss_weight": {"ac": 0}, "new_classifier_start": "random"}),
+}
+"""By name: the method and what is changed. What is complete is in the comparison."""
+
+ARITHMETIC: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "alife-fp32": ({"precision": "fp32"}, {}),
+    "alife-reference-losses": ({}, {"CISS_FAST_BACKEND": "reference"}),
+}
+"""ALIFE in single precision, and with the losses in plain PyTorch: settings and environment."""
+
+
+def ablations(setting: Setting) -> Iterator[Experiment]:
+    """Parts of ALIFE, ALIFE-M and DKD switched off; ALIFE in other arithmetic. The first seed only."""
+    seed = setting.seeds[0]
+    for name, (method, settings) in ABLATIONS.items():
+        yield Experiment(
+            f"{setting.name}-ablations/{name}",
+            f"{setting.name}-ablations",
+            setting,
+            seed,
+            {"method": method, **settings},
+            _base(setting, method, seed),
+        )
+    for name, (settings, environment) in ARITHMETIC.items():
+        yield Experiment(
+            f"{setting.name}-arithmetic/{name}",
+            f"{setting.name}-arithmetic",
+            setting,
+            seed,
+            {"method": "alife", **settings},
+            _base(setting, "alife", seed),
+            environment,
+        )
+
+
+def all_experiments(settings: Sequence[Setting], ablated: str) -> list[Experiment]:
+    """Those of ``settings``, in an order in which bases come first; ``ablated``: the setting the ablations are for."""
+    experiments = []
+    for setting in settings:
+        experiments += comparison(setting)
+        if setting.name == ablated:
+            experiments += ablations(setting)
+    return experiments

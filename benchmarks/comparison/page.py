@@ -1,0 +1,91 @@
+"""The outcome: one page of everything, and the tables for README files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ciss_fast.atomic_files import atomic_write_text
+from ciss_fast.errors import DataError
+from ciss_fast.report.configurations import Configuration, Statistic, read_configurations
+from ciss_fast.report.page import body, document
+
+from .experiments import Experiment
+
+MEBIBYTE = 2**20
+COLUMNS = ("method", "runs", "base", "new", "all", "hIoU", "minutes", "peak memory, GiB", "kept, MiB")
+
+
+def groups_of(experiments: Sequence[Experiment], output: Path) -> dict[str, list[Configuration]]:
+    """Finished experiments by group. An ablation's group has what it is an ablation of as well.
+
+    Raises `DataError` if nothing is finished.
+    """
+    folders: dict[str, list[Path]] = {}
+    for experiment in experiments:
+        if not (output / experiment.name / "done").exists():
+            continue
+        members = folders.setdefault(experiment.group, [])
+        if not members and experiment.group != experiment.setting.name:
+            complete = {one for one in ("alife", "alife-m", "dkd") if _same_method(one, experiment.group, experiments)}
+            first = experiment.setting.seeds[0]
+            whole = [output / experiment.setting.name / f"{method}-seed{first}" for method in sorted(complete)]
+            members += [folder for folder in whole if (folder / "done").exists()]
+        members.append(output / experiment.name)
+    if not folders:
+        raise DataError(f"{output}: expected finished experiments, found none")
+    return {name: read_configurations(members) for name, members in folders.items()}
+
+
+def _same_method(method: str, group: str, experiments: Sequence[Experiment]) -> bool:
+    return any(one.group == group and one.settings["method"] == method for one in experiments)
+
+
+def write_page(groups: Mapping[str, Sequence[Configuration]], path: Path) -> Path:
+    """All groups on one page. It shows no image of a data set and no ground truth: they may not be passed on."""
+    contents = "".join(f'<li><a href="#{escape(name)}">{escape(name)}</a></li>' for name in groups)
+    parts = "".join(
+        f'<h1 id="{escape(name)}">{escape(name)}</h1>{body(configurations, photographs=False)}'
+        for name, configurations in groups.items()
+    )
+    return atomic_write_text(path, document("Comparison of methods", f"<ul>{contents}</ul>{parts}"))
+
+
+def table(configurations: Sequence[Configuration]) -> str:
+    """A Markdown table: percent, mean ± standard deviation over seeds."""
+    rows = [COLUMNS, tuple("---" for _ in COLUMNS)]
+    for entry in configurations:
+        scores = [_percent(entry.at_end(name)) for name in ("miou_base", "miou_new", "miou_all", "hiou")]
+        minutes = entry.of_runs(lambda metrics: sum(step["seconds_training"] for step in metrics["steps"]) / 60)
+        peak = entry.of_runs(_peak_gibibytes)
+        kept = entry.of_runs(kept_mebibytes)
+        rows.append(
+            (entry.name, str(len(entry.runs)), *scores, _plain(minutes, 1), _plain(peak, 2), _plain(kept, 1))
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _percent(value: Statistic | None) -> str:
+    if value is None:
+        return "–"
+    deviation = "" if value.deviation is None else f" ± {100 * value.deviation:.1f}"
+    return f"{100 * value.mean:.1f}{deviation}"
+
+
+def _plain(value: Statistic | None, digits: int) -> str:
+    return "–" if value is None else f"{value.mean:.{digits}f}"
+
+
+def _peak_gibibytes(metrics: Mapping[str, Any]) -> float | None:
+    known = [step["peak_memory_bytes"] for step in metrics["steps"] if step.get("peak_memory_bytes") is not None]
+    return max(known) / 2**30 if known else None
+
+
+def kept_mebibytes(metrics: Mapping[str, Any]) -> float | None:
+    """What a method with a memory keeps of earlier steps at the end of the last step but one."""
+    stages = [stage for step in metrics["steps"] for stage in step["stages"]]
+    features = [stage["memory"]["bytes"] for stage in stages if "memory" in stage]
+    images = [stage["memory_bytes"] for stage in stages if "memory_bytes" in stage]
+    return max(features + images) / MEBIBYTE if features + images else None

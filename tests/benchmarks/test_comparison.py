@@ -1,0 +1,97 @@
+"""The comparison's list of experiments, their order and their resumption; whole tiny runs where they are asked for."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from benchmarks.comparison.__main__ import main
+from benchmarks.comparison.data import prepare
+from benchmarks.comparison.experiments import METHODS, QUICK_SETTINGS, SETTINGS, Experiment, Setting, all_experiments
+from benchmarks.comparison.schedule import Failed, command_line, run_all
+from ciss_fast.engine.recipes import load_recipe
+from ciss_fast.errors import DataError
+
+HERE = Setting("here", "shapes", "demo", "6-3", (0,))
+
+
+def experiments(**bases):
+    return [Experiment(name, "group", HERE, 0, {"method": "alife"}, base) for name, base in bases.items()]
+
+
+def test_every_method_is_there_and_every_base_comes_before_what_needs_it():
+    names = [one.name for one in all_experiments(SETTINGS, "msrc-15-6")]
+    assert len(set(names)) == len(names)
+    for setting in SETTINGS:
+        for seed in setting.seeds:
+            assert {f"{setting.name}/{method}-seed{seed}" for method in METHODS} <= set(names)
+    for one in all_experiments(SETTINGS, "msrc-15-6"):
+        assert one.base is None or names.index(one.base) < names.index(one.name)
+        assert (one.base is None) == (
+            one.settings["method"] == "joint" or (one.name.startswith(("voc-15-5/", "msrc-15-6/")) and one.name.split("/")[1].startswith(("fine-tuning", "dkd-seed")))
+        )
+
+
+@pytest.mark.parametrize("setting", [*SETTINGS, *QUICK_SETTINGS], ids=lambda setting: setting.name)
+def test_recipes_and_changes_are_settings(setting):
+    for one in all_experiments([setting], setting.name):
+        load_recipe(setting.recipe).with_settings({**setting.changes, **one.settings, "task": setting.task})
+
+
+def test_command_line(tmp_path):
+    one = Experiment(
+        "a/b", "a", HERE, 3, {"method": "alife", "loss_weight": {"ali": 0, "kd": 2}, "unbiased_terms": True}, "a/base"
+    )
+    command = command_line(one, {**one.settings, "flip": False, "output": "out"}, tmp_path)
+    assert command[1:6] == ["-m", "ciss_fast", "train", "--recipe", "demo"]
+    text = " ".join(command)
+    assert "--loss-weight ali=0 --loss-weight kd=2 --unbiased-terms --no-flip --output out" in text
+    assert command[-2:] == ["--base-from", str(tmp_path / "a/base")]
+
+
+def test_bases_run_first_and_what_is_done_is_not_done_again(tmp_path):
+    wanted, started = experiments(later="base", base=None, alone=None), []
+
+    def command(one):
+        started.append(one.name)
+        (tmp_path / one.name).mkdir(exist_ok=True)
+        return [sys.executable, "-c", "pass"]
+
+    lines = []
+    run_all(wanted, command, tmp_path, 2, lines.append)
+    assert set(started) == {"later", "base", "alone"} and started.index("base") < started.index("later")
+    run_all(wanted, command, tmp_path, 2, lines.append)
+    assert len(started) == 3
+
+
+def test_a_failure_is_named_and_stops_what_has_not_started(tmp_path):
+    def command(one):
+        (tmp_path / one.name).mkdir(exist_ok=True)
+        return [sys.executable, "-c", "import sys; print('error: reason'); sys.exit(2)" if one.name == "base" else ""]
+
+    with pytest.raises(Failed, match="^base ended with exit code 2: see .*base.log$"):
+        run_all(experiments(base=None, later="base"), command, tmp_path, 1, lambda line: None)
+    assert "error: reason" in (tmp_path / "logs" / "base.log").read_text()
+    assert not (tmp_path / "later").exists() and not (tmp_path / "base" / "done").exists()
+
+
+def test_missing_data_is_named(tmp_path, capsys):
+    with pytest.raises(DataError, match="msrc21_320.tar: not found"):
+        prepare("msrc21_320", tmp_path / "nowhere", tmp_path)
+    assert main(["run", "--data", str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 2
+    assert main(["run", "--only", "nothing", "--output", str(tmp_path)]) == 2
+    assert "no experiment is called nothing" in capsys.readouterr().err
+    assert main(["page", "--output", str(tmp_path)]) == 2
+    assert "expected finished experiments, found none" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_tiny_runs_and_their_page(tmp_path, capsys):
+    options = ["--quick", "--output", str(tmp_path)]
+    assert main(["run", *options]) == 0, capsys.readouterr().err
+    assert main(["page", *options, "--page", str(tmp_path / "page.html")]) == 0
+    printed = capsys.readouterr().out
+    assert "| dkd-m | 2 |" in printed and "± " in printed
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "shapes-6-3-ablations" in page and "data:image/jpeg" not in page
