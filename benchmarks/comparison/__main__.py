@@ -23,7 +23,8 @@ from .schedule import command_line, run_all
 ABLATED = "msrc-15-6"
 QUICK = {
     "crop_size": 32, "epochs_base": 0.2, "epochs_later": 0.2, "head_channels": 16, "features_per_class": 5,
-    "rotation_epochs": 0.2, "replay_epochs": 0.2, "memory_images": 10, "data_option": {"train_images": 60, "val_images": 12},
+    "rotation_epochs": 0.2, "replay_epochs": 0.2, "memory_images": 10,
+    "data_option": {"train_images": 60, "val_images": 12},
 }  # fmt: skip
 
 
@@ -67,7 +68,8 @@ def _experiments(options: argparse.Namespace) -> list[Experiment]:
     patterns = options.only.split(",")
     chosen = [one for one in known if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in patterns)]
     if not chosen:
-        raise ConfigError(f"--only: no experiment is called {options.only}; there are {', '.join(e.name for e in known)}")
+        names = ", ".join(one.name for one in known)
+        raise ConfigError(f"--only: no experiment is called {options.only}; there are {names}")
     bases = {one.base for one in chosen}
     return [one for one in known if one in chosen or one.name in bases]
 
@@ -89,7 +91,7 @@ def _run(options: argparse.Namespace) -> None:
     if waiting and not options.quick or options.plan:
         seconds = _estimates(waiting, settings, options.output / "estimates.json")
         total = sum(seconds.values()) / options.jobs
-        print(f"about {total / 60:.0f} min with {options.jobs} at a time ({options.threads} thread(s) each)", flush=True)
+        print(f"about {total / 60:.0f} min, {options.jobs} at a time, {options.threads} threads each", flush=True)
     if not options.plan:
         run_all(
             experiments,

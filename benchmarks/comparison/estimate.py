@@ -13,9 +13,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ciss_fast.engine.dry_run import dry_run
-from ciss_fast.engine.progress import Reporter
-from ciss_fast.engine.recipes import load_recipe
 from ciss_fast.errors import CissFastError
 
 from .experiments import Experiment
@@ -35,12 +32,18 @@ def seconds_of(experiment: Experiment, settings: Mapping[str, Any]) -> float:
         text=True,
     )
     if result.returncode:
-        raise CissFastError(f"{experiment.name}: cannot be tried out: {(result.stderr.strip() or 'no reason').splitlines()[-1]}")
+        reason = (result.stderr.strip() or "it ended without a word").splitlines()[-1]
+        raise CissFastError(f"{experiment.name}: cannot be tried out: {reason}")
     return float(result.stdout)
 
 
 def main() -> None:
     """See the module."""
+    from ciss_fast.engine.dry_run import dry_run
+
+    from ciss_fast.engine.progress import Reporter
+    from ciss_fast.engine.recipes import load_recipe
+
     wanted = json.loads(sys.argv[1])
     config = load_recipe(wanted["recipe"]).with_settings(wanted["settings"])
     clock = dry_run(config, Reporter(silent=True))

@@ -16,8 +16,8 @@ FAMILY_BASES = {"softmax": "fine-tuning", "sigmoid": "dkd"}
 
 @dataclass(frozen=True)
 class Setting:
-    """A data set and a task of it. ``data``: a name that `data.prepare` knows. ``recipe``: what all its runs start from;
-    ``changes``: settings over it. ``shares_base_with``: another setting whose base steps are the same."""
+    """A data set and a task of it. ``data``: a name that `data.prepare` knows. ``recipe``: what all its runs start
+    from; ``changes``: settings over it. ``shares_base_with``: another setting whose base steps are the same."""
 
     name: str
     data: str
@@ -44,8 +44,8 @@ QUICK_SETTINGS = (
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run. ``name``: its results folder; ``group``: the part of the page it belongs to; ``base``: the experiment whose
-    base step it takes over; ``environment``: variables beside its settings."""
+    """A run. ``name``: its results folder; ``group``: the part of the page it belongs to; ``base``: the experiment
+    whose base step it takes over; ``environment``: variables beside its settings."""
 
     name: str
     group: str
@@ -85,6 +85,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """By name: the method and what is changed. What is complete is in the comparison."""
 
+ARITHMETIC_GROUP = "-arithmetic"
 ARITHMETIC: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "alife-fp32": ({"precision": "fp32"}, {}),
     "alife-reference-losses": ({}, {"CISS_FAST_BACKEND": "reference"}),
@@ -106,12 +107,12 @@ def ablations(setting: Setting) -> Iterator[Experiment]:
         )
     for name, (settings, environment) in ARITHMETIC.items():
         yield Experiment(
-            f"{setting.name}-arithmetic/{name}",
-            f"{setting.name}-arithmetic",
+            f"{setting.name}{ARITHMETIC_GROUP}/{name}",
+            f"{setting.name}{ARITHMETIC_GROUP}",
             setting,
             seed,
             {"method": "alife", **settings},
-            _base(setting, "alife", seed),
+            None if settings else _base(setting, "alife", seed),  # a base step in other precision is another one
             environment,
         )
 

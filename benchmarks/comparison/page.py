@@ -12,7 +12,7 @@ from ciss_fast.errors import DataError
 from ciss_fast.report.configurations import Configuration, Statistic, read_configurations
 from ciss_fast.report.page import body, document
 
-from .experiments import Experiment
+from .experiments import ARITHMETIC_GROUP, Experiment
 
 MEBIBYTE = 2**20
 COLUMNS = ("method", "runs", "base", "new", "all", "hIoU", "minutes", "peak memory, GiB", "kept, MiB")
@@ -36,7 +36,13 @@ def groups_of(experiments: Sequence[Experiment], output: Path) -> dict[str, list
         members.append(output / experiment.name)
     if not folders:
         raise DataError(f"{output}: expected finished experiments, found none")
-    return {name: read_configurations(members) for name, members in folders.items()}
+    return {name: _configurations(members, name.endswith(ARITHMETIC_GROUP)) for name, members in folders.items()}
+
+
+def _configurations(folders: Sequence[Path], one_each: bool) -> list[Configuration]:
+    """Of folders; ``one_each``: even where the settings are the same, as in runs that differ in their environment."""
+    together = read_configurations(folders)  # finds runs that do not belong together
+    return [read_configurations([folder])[0] for folder in folders] if one_each else together
 
 
 def _same_method(method: str, group: str, experiments: Sequence[Experiment]) -> bool:

@@ -21,7 +21,9 @@ class DataConfig:
 
     dataset: str = option("shapes", "data set by name")
     data_root: str | None = option(None, "folder of the data set; none for an embedded one", affects="nothing")
-    task: str = option("6-3", "base-increment, such as 15-5; checked against the class list")
+    task: str = option(  # what of it the base step depends on, its classes, checkpoints are compared by
+        "6-3", "base-increment, such as 15-5; checked against the class list", affects="later"
+    )
     setting: str = option("overlapped", "which images belong to a step and what their labels show", choices=SETTINGS)
     class_order: tuple[int | str, ...] | None = option(
         None, "class ids or names in learning order, background left out"

@@ -68,7 +68,7 @@ class Method(ABC):
                 raise ConfigError(f"loss weight {term!r}: expected {wanted}, got {len(weight)}")
 
     def regions(self, settings: MethodSettings) -> Mapping[str, str]:
-        """Terms that are means over a region of the label, "unlabelled" or "not_unlabelled"; the others are over all."""
+        """Terms that are means over a region of the label, "unlabelled" or "not_unlabelled"; others are over all."""
         return {}
 
     def stages(self, step: int) -> tuple[Stage, ...]:

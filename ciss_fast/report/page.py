@@ -22,9 +22,9 @@ GIBIBYTE = 2**30
 def write_report(runs: Sequence[Path], output: str | Path, *, photographs: bool = True) -> Path:
     """Write a page that compares ``runs`` (results folders with a finished step each) to ``output``; returns its path.
 
-    The page needs no other file and no network. Without ``photographs`` it shows nothing of the data set but predictions
-    for its images: for data that may not be passed on. Raises `CheckpointError` for a folder that is not a run or has no
-    finished step, `ConfigError` for runs of different data or tasks, or an output that cannot be written.
+    The page needs no other file and no network. Without ``photographs`` it shows nothing of the data set but
+    predictions for its images: for data that may not be passed on. Raises `CheckpointError` for a folder that is not a
+    run or has no finished step, `ConfigError` for runs of different data or tasks, or an output that cannot be written.
     """
     configurations = read_configurations(runs)
     try:

@@ -63,7 +63,8 @@ def collect_samples(configurations: Sequence[Configuration]) -> list[Sample]:
 
 
 def _ids(sample: Sample, with_label: bool) -> np.ndarray:
-    maps = [*([sample.label] if with_label else []), *(ids for steps in sample.predictions.values() for ids in steps.values())]
+    maps = [ids for steps in sample.predictions.values() for ids in steps.values()]
+    maps += [sample.label] if with_label else []
     return np.unique(np.concatenate([np.unique(ids) for ids in maps]))
 
 
@@ -75,8 +76,8 @@ def _section(sample: Sample, photographs: bool) -> str:
     ]
     truth = ""
     if photographs:
-        figures = _figure(photograph(sample.image), "image", "photo") + _figure(label_map(sample.label), "ground truth", "")
-        truth = f'<div class="truth">{figures}</div>'
+        image, label = photograph(sample.image), label_map(sample.label)
+        truth = f'<div class="truth">{_figure(image, "image", "photo")}{_figure(label, "ground truth", "")}</div>'
     predicted = table(["", *(f"after step {step}" for step in steps)], rows)
     return f'<div class="sample">{truth}{predicted}</div>'
 

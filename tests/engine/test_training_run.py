@@ -257,12 +257,18 @@ def test_base_step_is_shared(alife_run, tmp_path, tiny_train):
     assert not torch.equal(weights(shared, 1)["head.0.weight"], weights(alife_run, 1)["head.0.weight"])
 
 
+def test_base_step_is_shared_by_tasks_that_begin_alike(alife_run, tmp_path, tiny_train):
+    shared = tiny_train(tmp_path / "shared", method="ft", task="6-6", base_from=str(alife_run))
+    assert_same_weights(weights(shared, 0), weights(alife_run, 0))
+    assert ResultsFolder(shared).read_metrics()["num_steps"] == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "difference"),
     [
         ({"lr_base": 0.5}, "lr_base is 0.01 there and 0.5 here"),
         ({"seed": 3}, "seed is 0 there and 3 here"),
-        ({"task": "9-3"}, "task is '6-3' there and '9-3' here"),
+        ({"task": "9-3"}, r"class order is \[0, 1, .*, 6\] there and \[0, 1, .*, 9\] here"),
         ({"backbone": "resnet18"}, "backbone is 'mobilenet_v2' there and 'resnet18' here"),
         ({"class_order": tuple(range(12, 0, -1))}, r"class_order is None there and \[12, 11, .*\] here"),
     ],
