@@ -103,11 +103,12 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _estimates(experiments: Sequence[Experiment], settings: Mapping[str, Any], cache: Path) -> dict[str, float]:
-    """Seconds by experiment. One of every kind (setting, settings, environment) is tried out; ``cache`` keeps it."""
+    """Seconds by experiment. One of every kind is tried out; ``cache`` keeps it. Weights of terms take no time."""
     known = json.loads(cache.read_text("utf-8")) if cache.exists() else {}
     result = {}
     for one in experiments:
-        kind = json.dumps([one.setting.name, one.base is not None, dict(one.settings), dict(one.environment)])
+        own = {name: value for name, value in one.settings.items() if name in ("method", "feature_replay", "precision")}
+        kind = json.dumps([one.setting.name, one.base is not None, own, dict(one.environment)])
         if kind not in known:
             print(f"{one.name}: trying out", flush=True)
             known[kind] = seconds_of(one, settings[one.name])

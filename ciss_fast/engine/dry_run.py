@@ -60,12 +60,13 @@ class Measurement:
     trained_bytes: int = 0
 
 
-def dry_run(config: Config, reporter: Reporter | None = None) -> None:
+def dry_run(config: Config, reporter: Reporter | None = None) -> RunClock:
     """Print what `train` would do with ``config``: steps, files, memory, time, every setting.
 
     A few real iterations of every stage are made, at the base step and at a later one; their results are thrown away
     and nothing is written below the results folder (reading the label maps for the first time leaves the cache that
-    the run will use). Raises what `train` raises before it writes its first file.
+    the run will use). Returns the clock, which knows how long everything would take. Raises what `train` raises before
+    it writes its first file.
     """
     reporter = reporter or Reporter()
     if config.run.threads is not None:
@@ -84,6 +85,7 @@ def dry_run(config: Config, reporter: Reporter | None = None) -> None:
         state = _what_is_done(run, clock)
         for line in describe(plan, run.results.path, clock, measurement, state, processes.count):
             reporter.result(line)
+    return clock
 
 
 @contextmanager
