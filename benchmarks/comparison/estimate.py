@@ -40,7 +40,6 @@ def seconds_of(experiment: Experiment, settings: Mapping[str, Any]) -> float:
 def main() -> None:
     """See the module."""
     from ciss_fast.engine.dry_run import dry_run
-
     from ciss_fast.engine.progress import Reporter
     from ciss_fast.engine.recipes import load_recipe
 
