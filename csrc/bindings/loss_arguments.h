@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -82,6 +83,29 @@ inline SoftmaxSettings take_softmax_settings(Keywords& keywords) {
   settings.alpha = keywords.take<double>("alpha");
   settings.ignore_index = keywords.take<int64_t>("ignore_index");
   return settings;
+}
+
+// What remains of the arguments of a loss on the CPU; calls it.
+template <class Result, class Task>
+Result run_on_cpu(Keywords& keywords, const Task& task, Result (*loss)(Task, bool, bool, bool, int)) {
+  const bool align_corners = keywords.take<bool>("align_corners");
+  const bool double_precision = keywords.take<bool>("double_precision");
+  const bool check_labels = keywords.take<bool>("check_labels");
+  const int threads = keywords.take<int>("threads");
+  keywords.finish();
+  pybind11::gil_scoped_release release;
+  return loss(task, align_corners, double_precision, check_labels, threads);
+}
+
+template <class Result>
+pybind11::dict results_of(const Result& result) {
+  pybind11::dict out;
+  out["total"] = result.total;
+  out["values"] = std::vector<double>(std::begin(result.value), std::end(result.value));
+  out["invalid_labels"] = result.invalid_labels;
+  out["first_invalid"] =
+      pybind11::make_tuple(result.first_invalid_image, result.first_invalid_row, result.first_invalid_column);
+  return out;
 }
 
 template <class Task>

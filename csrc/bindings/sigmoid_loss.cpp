@@ -13,24 +13,7 @@ py::dict sigmoid_loss_of_tensors(const py::kwargs& arguments) {
   SigmoidTask task;
   take_maps(keywords, task);
   take_sigmoid_settings(keywords, task);
-  const bool align_corners = keywords.take<bool>("align_corners");
-  const bool double_precision = keywords.take<bool>("double_precision");
-  const bool check_labels = keywords.take<bool>("check_labels");
-  const int threads = keywords.take<int>("threads");
-  keywords.finish();
-
-  SigmoidResult result;
-  {
-    py::gil_scoped_release release;
-    result = sigmoid_loss(task, align_corners, double_precision, check_labels, threads);
-  }
-  py::dict out;
-  out["total"] = result.total;
-  out["values"] = std::vector<double>(result.value, result.value + SIGMOID_TERM_COUNT);
-  out["invalid_labels"] = result.invalid_labels;
-  out["first_invalid"] =
-      py::make_tuple(result.first_invalid_image, result.first_invalid_row, result.first_invalid_column);
-  return out;
+  return results_of(run_on_cpu(keywords, task, sigmoid_loss));
 }
 
 }  // namespace

@@ -130,6 +130,16 @@ CISS_KERNEL add_chunks_kernel(const float* rows, int64_t count, double* chunks) 
   if (threadIdx.x == 0) chunks[int64_t(blockIdx.y) * SUM_CHUNKS + blockIdx.x] = sum;
 }
 
+// By a block of all its threads' `sums`: one number of each row. scratch: a float for each warp.
+template <int COUNT>
+CISS_DEVICE void write_block_sums(const float (&sums)[COUNT], unsigned char* scratch, float* rows, int64_t count) {
+  CISS_UNROLL
+  for (int i = 0; i < COUNT; i++) {
+    const float sum = block_sum(sums[i], reinterpret_cast<float*>(scratch));
+    if (threadIdx.x == 0) rows[i * count + blockIdx.x] = sum;
+  }
+}
+
 // chunks: [sums, SUM_CHUNKS].
 inline void add_chunks(const float* rows, int64_t sums, int64_t count, double* chunks, Stream stream) {
   launch("add_chunks", add_chunks_kernel, {SUM_CHUNKS, sums}, SUM_THREADS, SUM_THREADS / WARP * sizeof(double), stream,

@@ -74,11 +74,7 @@ CISS_KERNEL __launch_bounds__(SIGMOID_PIXEL_THREADS) sigmoid_pixels_kernel(Sigmo
     const int64_t line = pixel / all.task.width;
     sigmoid_pixel(all, line / all.task.height, line % all.task.height, pixel % all.task.width, sums);
   }
-  CISS_UNROLL
-  for (int t = 0; t < SIGMOID_TERM_COUNT; t++) {
-    const float sum = block_sum(sums[t], reinterpret_cast<float*>(memory));
-    if (threadIdx.x == 0) all.sums[t * all.blocks() + blockIdx.x] = sum;
-  }
+  write_block_sums(sums, memory, all.sums, all.blocks());
 }
 
 // Values of the terms and the total from sums in log2 units: chunks [rows, SUM_CHUNKS]. Rows [first[t], end[t]) belong to

@@ -117,11 +117,7 @@ CISS_KERNEL __launch_bounds__(PIXEL_THREADS) softmax_pixels_kernel(SoftmaxPixels
     const int64_t line = pixel / all.task.width;
     softmax_pixel(all, line / all.task.height, line % all.task.height, pixel % all.task.width, sums);
   }
-  CISS_UNROLL
-  for (int i = 0; i < SUM_POISON; i++) {
-    const float sum = block_sum(sums[i], reinterpret_cast<float*>(memory));
-    if (threadIdx.x == 0) all.sums[i * all.blocks() + blockIdx.x] = sum;
-  }
+  write_block_sums(sums, memory, all.sums, all.blocks());
 }
 
 }  // namespace cuda
