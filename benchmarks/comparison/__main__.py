@@ -16,7 +16,7 @@ from ciss_fast.errors import ConfigError
 
 from .data import prepare
 from .estimate import seconds_of
-from .experiments import QUICK_SETTINGS, SETTINGS, Experiment, all_experiments
+from .experiments import QUICK_SETTINGS, SETTINGS, TUNING, Experiment, all_experiments, tuning
 from .page import groups_of, table, write_page
 from .schedule import command_line, run_all
 
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (run, page):
         command.add_argument("--output", type=Path, default=Path("runs/comparison"), help="results (%(default)s)")
         command.add_argument("--only", metavar="NAME[,NAME...]", default="*", help="experiments; * as in file names")
+        command.add_argument("--tuning", action="store_true", help="learning rates, on base classes' training images")
         command.add_argument("--quick", action="store_true", help="tiny runs on the embedded images: does it work?")
     return result
 
@@ -65,6 +66,8 @@ def _experiments(options: argparse.Namespace) -> list[Experiment]:
     """What is asked for, and the bases it needs."""
     settings, ablated = (QUICK_SETTINGS, "shapes-6-3") if options.quick else (SETTINGS, ABLATED)
     known = all_experiments(settings, ablated)
+    if options.tuning:
+        known = [one for setting in TUNING for one in tuning(setting)]
     patterns = options.only.split(",")
     chosen = [one for one in known if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in patterns)]
     if not chosen:

@@ -36,6 +36,8 @@ SETTINGS = (
     # Steps of 19 to 291 images want more passes.
     Setting("voc-15-1", "voc12part_bal320", _VOC, "15-1", (0,), "voc-15-5", {"epochs_later": 20}),
 )
+TUNING = (Setting("msrc-tuning", "msrc21_320-base-only", _MSRC, "10-5", (0,)),)
+LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 QUICK_SETTINGS = (
     Setting("shapes-6-3", "shapes", "demo", "6-3", (0, 1)),
     Setting("shapes-6-1", "shapes", "demo", "6-1", (0,), shares_base_with="shapes-6-3"),
@@ -115,6 +117,18 @@ def ablations(setting: Setting) -> Iterator[Experiment]:
             None if settings else _base(setting, "alife", seed),  # a base step in other precision is another one
             environment,
         )
+
+
+def tuning(setting: Setting) -> Iterator[Experiment]:
+    """Learning rates of later steps for every method, on the base classes' training images alone."""
+    bases = [f"{setting.name}/{method}-base" for method in FAMILY_BASES.values()]
+    for method, name in zip(FAMILY_BASES.values(), bases, strict=True):
+        yield Experiment(name, setting.name, setting, 0, {"method": method, "lr_later": LEARNING_RATES[0]})
+    for rate in LEARNING_RATES:
+        for method in METHODS:
+            base = bases[list(FAMILY_BASES).index(get_method(method).prediction_kind)]
+            name = f"{setting.name}/{method}-{rate:g}"
+            yield Experiment(name, setting.name, setting, 0, {"method": method, "lr_later": rate}, base)
 
 
 def all_experiments(settings: Sequence[Setting], ablated: str) -> list[Experiment]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.comparison.__main__ import main
-from benchmarks.comparison.data import prepare
+from benchmarks.comparison.data import BASE_ONLY, prepare
 from benchmarks.comparison.experiments import METHODS, QUICK_SETTINGS, SETTINGS, Experiment, Setting, all_experiments
 from benchmarks.comparison.schedule import Failed, command_line, run_all
+from ciss_fast.data import build_dataset
 from ciss_fast.engine.recipes import load_recipe
 from ciss_fast.errors import DataError
 
@@ -85,6 +88,20 @@ def test_missing_data_is_named(tmp_path, capsys):
     assert "no experiment is called nothing" in capsys.readouterr().err
     assert main(["page", "--output", str(tmp_path)]) == 2
     assert "expected finished experiments, found none" in capsys.readouterr().err
+
+
+def test_tuning_sees_the_base_classes_training_images_alone(tmp_path, shared_file):
+    source = shared_file("data/msrc21_320.tar").parent
+    settings = prepare(f"msrc21_320{BASE_ONLY}", source, tmp_path)
+    whole = prepare("msrc21_320", source, tmp_path)
+    listed = set(build_dataset("folder", Path(whole["data_root"]), "train").ids)
+    found = []
+    for split in ("train", "val"):
+        data = build_dataset("folder", Path(settings["data_root"]), split)
+        found += data.ids
+        assert len(data.class_names) == 16
+        assert all(set(np.unique(data.load_label(index))) <= {*range(16), 255} for index in range(0, len(data), 20))
+    assert len(found) == len(set(found)) == 360 and set(found) <= listed  # 360: images of 15-6's base step
 
 
 @pytest.mark.slow
