@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <fstream>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -134,6 +135,9 @@ void run(const char* name, int64_t grid_x, int64_t grid_y, int threads, size_t s
   cudaDeviceGetAttribute(&limit, 0, 0);
   if (shared_bytes > size_t(limit))
     throw std::runtime_error(std::string(name) + ": too much shared memory, " + std::to_string(shared_bytes));
+  if (const char* const log = std::getenv("CISS_FAST_EMULATION_LOG"))
+    std::ofstream(log, std::ios::app) << name << ' ' << grid_x << ' ' << grid_y << ' ' << threads << ' ' << shared_bytes
+                                      << '\n';
   const char* const order = std::getenv("CISS_FAST_EMULATION_ORDER");
   const bool descending = order && std::string(order) == "descending";
   while (fibers.size() < size_t(threads)) {

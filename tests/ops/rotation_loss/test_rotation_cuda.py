@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ciss_fast.ops.cayley_rotate.cuda_launch import cayley_rotate
 from ciss_fast.ops.rotation_loss.cuda_launch import rotation_loss
 
 pytestmark = pytest.mark.usefixtures("emulated_cuda")
@@ -31,6 +32,24 @@ def test_published_dimension(monkeypatch, rotation_fit, rotation_matches, shared
     if shared:
         monkeypatch.setenv("CISS_FAST_EMULATION_SHARED", shared)
     rotation_matches(rotation_fit(classes=1, dimension=256, groups=2, outputs=21, scale=0.3), tolerance=2e-5, **CUDA)
+
+
+@pytest.mark.parametrize(
+    ("limit", "of_loss", "of_vectors"),
+    [(163 * 1024, 144120, 138840), (227 * 1024, 144120, 138840), (99 * 1024, 13560, 8280)],
+    ids=["8.0", "9.0 and 10.0", "8.6, 8.9 and 12.0"],
+)
+def test_shared_memory_by_compute_capability(monkeypatch, tmp_path, rotation_fit, limit, of_loss, of_vectors) -> None:
+    monkeypatch.setenv("CISS_FAST_EMULATION_SHARED", str(limit))
+    monkeypatch.setenv("CISS_FAST_EMULATION_LOG", str(tmp_path / "launches"))
+    fit = rotation_fit(classes=1, dimension=256, outputs=21, scale=0.0)
+    rotation_loss(*fit, True)
+    cayley_rotate(fit.params, fit.previous, False)
+    launches = [line.split() for line in (tmp_path / "launches").read_text().splitlines()]
+    names = ["rotation_means", "rotation_krylov", "rotation_elimination", "rotation_finish"]
+    assert [launch[0] for launch in launches] == [*names, "cayley_krylov", "cayley_elimination"]
+    assert [int(launches[i][4]) for i in (1, 4)] == [of_loss, of_vectors]
+    assert all(int(launch[4]) <= limit for launch in launches)
 
 
 @pytest.mark.parametrize("file", ["cayley_small", "cayley_256_init"])
