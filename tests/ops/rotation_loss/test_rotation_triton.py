@@ -25,7 +25,9 @@ def test_on_gpu(name: str) -> None:
     on_gpu(CHECKS, name)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture", [90, *(pytest.param(other, marks=pytest.mark.slow) for other in ARCHITECTURES if other != 90)]
+)
 def test_compiled(rotation_fit, architecture: int) -> None:
     skip_without_compiler()
     from ciss_fast.ops.rotation_loss.triton_launch import rotation_loss
