@@ -97,7 +97,7 @@ def machine_text(facts: dict[str, Any]) -> str:
 
 def write_json(folder: Path, op: str, content: dict[str, Any]) -> Path:
     """``folder/op.json``, or ``op-quick.json`` for shrunk cases, which must not pass for results."""
-    name = f"{op}-quick.json" if content["quick"] else f"{op}.json"
+    name = f"{op}-quick.json" if content.get("quick") else f"{op}.json"
     return atomic_write_text(folder / name, json.dumps(content, indent=1) + "\n")
 
 

@@ -11,7 +11,6 @@ with it.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -24,7 +23,6 @@ from torch import Tensor
 from torch.nn import functional
 
 import ciss_fast
-from ciss_fast.atomic_files import atomic_write_text
 from ciss_fast.errors import CissFastError
 from ciss_fast.memory.replay import joint_classifier
 from ciss_fast.memory.rotation_fit import (
@@ -37,7 +35,7 @@ from ciss_fast.memory.rotation_fit import (
 )
 from ciss_fast.models import BACKBONES, SegmentationModel, build_model
 
-from . import machine
+from . import machine, report
 from .__main__ import device_named
 
 PARTS = ("networks", "prototypes", "rotations", "optimiser")
@@ -166,7 +164,7 @@ def results(options: argparse.Namespace, ours: Clock, published: Clock, applying
     }
 
 
-def report(options: argparse.Namespace, facts: dict[str, Any], found: dict[str, Any]) -> str:
+def table(options: argparse.Namespace, facts: dict[str, Any], found: dict[str, Any]) -> str:
     """The measurements as a table."""
     times, theirs, iterations = found["milliseconds"], found["published_milliseconds"], found["iterations_of_a_fit"]
     total = sum(times.values())
@@ -227,12 +225,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with machine.torch_threads(options.threads):
             facts = machine.describe(device)
             found = results(options, *measure(options, device))
-        print(report(options, facts, found))
+        print(table(options, facts, found))
         if options.output is not None:
             chosen = {name: value for name, value in vars(options).items() if name != "output"}
             content = {"op": "rotation_fit", "options": chosen, "machine": facts, **found}
-            options.output.mkdir(parents=True, exist_ok=True)
-            print(atomic_write_text(options.output / "rotation_fit.json", json.dumps(content, indent=1) + "\n"))
+            print(report.write_json(options.output, "rotation_fit", content))
     except (CissFastError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,7 +11,6 @@ reported beside it.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,7 +21,6 @@ import torch
 from torch import Tensor
 
 import ciss_fast
-from ciss_fast.atomic_files import atomic_write_text
 from ciss_fast.errors import CissFastError
 from ciss_fast.models import BACKBONES, build_model
 
@@ -162,8 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output is not None:
         chosen = {name: value for name, value in vars(options).items() if name != "output"}
         content = {"op": "training_step", "options": chosen, "machine": facts, **found}
-        options.output.mkdir(parents=True, exist_ok=True)
-        print(atomic_write_text(options.output / "training_step.json", json.dumps(content, indent=1) + "\n"))
+        print(report.write_json(options.output, "training_step", content))
     return 0
 
 
