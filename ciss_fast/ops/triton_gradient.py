@@ -1,25 +1,61 @@
-"""Triton kernels for gradients, shared by the losses: sums in a fixed order; NaN where a logit is not finite."""
+"""Triton kernels around the losses' passes: the table of logits, the gradient from cells, NaN for logits not finite."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from .triton_enlargement import first_pixel, weight_on_node
+from .triton_cells import CORNERS, piece
 
-_SIZES = ("classes", "height", "width", "label_height", "label_width", "longest", "elements")
+PADDING = tl.constexpr(-1e30)  # stands for minus infinity; finite, so that differences are
+_SIZES = (
+    "classes", "first_class", "height", "width", "label_height", "label_width", "elements", "row_cuts", "column_cuts",
+    "row_pieces", "column_pieces", "unread", "end_unread", "pitch",
+)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def gather_from_pixels(
-    pixels, gradient, poison, classes, height, width, label_height, label_width, longest,
+def make_table(
+    logits, table, classes, first_class, height, width, pitch, scale,
+    stride_image, stride_class, stride_row, stride_column,
+    SHIFTED: tl.constexpr, NODES: tl.constexpr, CLASSES: tl.constexpr,
+):  # fmt: skip
+    """The logits times ``scale`` as float32 [nodes, pitch], the classes of a node side by side.
+
+    `PADDING` stands before ``first_class`` and behind ``classes``. SHIFTED: less the largest of the node, so that all
+    mixtures of nodes are at or below 0.
+    """
+    image = tl.program_id(1).to(tl.int64)
+    node = (tl.program_id(0).to(tl.int64) * NODES + tl.arange(0, NODES))[None, :]
+    present = node < height * width
+    place = logits + image * stride_image + node // width * stride_row + node % width * stride_column
+    largest = tl.zeros([NODES], tl.float32)
+    if SHIFTED:
+        largest += PADDING
+        for first in range(0, classes, CLASSES):
+            c = (first + tl.arange(0, CLASSES)).to(tl.int64)[:, None]
+            inside = (c >= first_class) & (c < classes)
+            z = tl.load(place + c * stride_class, mask=inside & present, other=0.0).to(tl.float32) * scale
+            largest = tl.maximum(largest, tl.max(tl.where(inside, z, PADDING), 0))
+    out = table + (image * height * width + node) * pitch
+    for first in range(0, pitch, CLASSES):
+        c = (first + tl.arange(0, CLASSES)).to(tl.int64)[:, None]
+        inside = (c >= first_class) & (c < classes)
+        z = tl.load(place + c * stride_class, mask=inside & present, other=0.0).to(tl.float32) * scale
+        tl.store(out + c, tl.where(inside, z - largest[None, :], PADDING), mask=(c < pitch) & present)
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def gather_from_cells(
+    partial, gradient, poison, classes, unread, end_unread, height, width, label_height, label_width,
+    row_pieces, column_pieces, row_cuts, column_cuts, pitch,
     gradient_image, gradient_class, gradient_row, gradient_column,
     ALIGN_CORNERS: tl.constexpr, NODES: tl.constexpr, CLASSES: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """The adjoint of the enlargement: gradient [B, C, h, w] from the gradient at every pixel, [B, C, H, W], dense.
+    """Gradient [B, C, h, w] of the cells' [cells, corners, pitch]: every node takes from the cells around it, in order.
 
-    A program takes a run of nodes of a row and a block of classes; ``longest`` is the largest number of pixels that
-    read a node along a row.
+    A program takes a run of nodes of a row and a block of classes. Classes from ``unread`` to before ``end_unread`` are
+    in no term: their gradient is 0.
     """
     blocks = tl.cdiv(width, NODES)
     i, j = tl.program_id(0) // blocks, tl.program_id(0) % blocks * NODES + tl.arange(0, NODES)
@@ -28,22 +64,25 @@ def gather_from_pixels(
     c = (tl.program_id(1) * CLASSES + tl.arange(0, CLASSES)).to(tl.int64)[:, None]
     image = tl.program_id(2).to(tl.int64)
     inside = (c < classes) & (j < width)[None, :]
-    plane = pixels + (image * classes + c) * label_height * label_width
-    first_row = first_pixel(i - 1, height, label_height, ALIGN_CORNERS)
-    end_row = first_pixel(i + 1, height, label_height, ALIGN_CORNERS)
-    first_column = first_pixel(j - 1, width, label_width, ALIGN_CORNERS)
-    end_column = first_pixel(j + 1, width, label_width, ALIGN_CORNERS)
+    read = inside & ((c < unread) | (c >= end_unread))
     total = tl.zeros([CLASSES, NODES], tl.float32)
-    for y in range(first_row, end_row):
-        down = weight_on_node(y, i, height, label_height, ALIGN_CORNERS)
-        for k in range(longest):
-            x = first_column + k
-            along = weight_on_node(x, j, width, label_width, ALIGN_CORNERS)
-            read = inside & (x < end_column)[None, :]
-            offset = y * label_width + x
-            total += (down * along)[None, :] * tl.load(plane + offset[None, :], mask=read, other=0.0)
-    place = gradient + image * gradient_image + c * gradient_class + i.to(tl.int64) * gradient_row
-    tl.store(place + (j.to(tl.int64) * gradient_column)[None, :], total + tl.load(poison), mask=inside)
+    # The two segments that touch a node: with borders, the first of them is that before node 0.
+    above, before = i, j
+    if ALIGN_CORNERS:
+        above, before = i - 1, j - 1
+    for p in range(above * row_cuts, (above + 2) * row_cuts):
+        first_row, rows, top, bottom = piece(p, height, label_height, row_cuts, ALIGN_CORNERS)
+        if (p >= 0) & (p < row_pieces):
+            for k in range(2 * column_cuts):
+                q = before * column_cuts + k
+                first_column, columns, left, right = piece(q, width, label_width, column_cuts, ALIGN_CORNERS)
+                touches = (q >= 0) & (q < column_pieces)
+                corner = tl.where(top == i, 0, 2) + tl.where(left == j, 0, 1)
+                cell = (image * row_pieces + p) * column_pieces + q
+                place = partial + ((cell * CORNERS + corner) * pitch)[None, :] + c
+                total += tl.load(place, mask=read & touches[None, :], other=0.0)
+    out = gradient + image * gradient_image + c * gradient_class + i.to(tl.int64) * gradient_row
+    tl.store(out + (j.to(tl.int64) * gradient_column)[None, :], total + tl.load(poison), mask=inside)
 
 
 @triton.jit(do_not_specialize=_SIZES)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from triton_compilation import ARCHITECTURES, compiled, recorded_launches, skip_without_compiler
-from triton_testing import checks_of, interpreted
+from triton_testing import checks_of, interpreted, judge
 
 KERNELS = """
 import triton
@@ -22,6 +22,7 @@ def double(x, out, n, BLOCK: tl.constexpr):
     tl.store(out + i, 2 * tl.load(x + i, mask=i < n).to(tl.float32), mask=i < n)
 """
 CHECKS = """
+import pytest
 import torch
 from double_kernel import double
 
@@ -38,12 +39,15 @@ def check_right(device):
 def check_wrong(device):
     x, out = run(device)
     assert torch.equal(out, x.float()), "not the double"
+
+def slow_check_skipped(device):
+    pytest.skip("not today")
 """
 
 
 @pytest.fixture
 def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a kernel and two checks of it, one of which fails."""
+    """A folder with a kernel and three checks of it: one passes, one fails, one is skipped."""
     (tmp_path / "double_kernel.py").write_text(KERNELS)
     (tmp_path / "double_checks.py").write_text("import sys, os\nsys.path.insert(0, os.path.dirname(__file__))" + CHECKS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -53,10 +57,14 @@ def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_checks_in_the_interpreter(kernels: Path) -> None:
     file = kernels / "double_checks.py"
-    assert checks_of(file) == ["right", "wrong"]
-    interpreted(file, "right")
+    assert checks_of(file) == ["check_right", "check_wrong"] and checks_of(file, slow=True) == ["slow_check_skipped"]
+    names = ("check_right", "check_wrong", "slow_check_skipped")
+    right, wrong, skipped = interpreted((file, name) for name in names).values()
+    judge(right)
     with pytest.raises(pytest.fail.Exception, match="not the double"):
-        interpreted(file, "wrong")
+        judge(wrong)
+    with pytest.raises(pytest.skip.Exception, match="^not today$"):
+        judge(skipped)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -23,7 +23,8 @@ import torch
 
 from ciss_fast import triton_runtime
 
-ARCHITECTURES = (80, 90, 100)
+ARCHITECTURES = (pytest.param(80, marks=pytest.mark.slow), 90, pytest.param(100, marks=pytest.mark.slow))
+"""Compute capabilities that kernels are compiled for; the quick tests take one of them."""
 
 _TYPES = {
     torch.float32: "fp32",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import pytest
 import torch
 
 
@@ -16,6 +19,16 @@ def conftest_of(file: str) -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+def golden_arrays(name: str) -> dict[str, np.ndarray]:
+    """Arrays of a golden file; skips without a folder of them, as the fixture ``shared_folder`` does."""
+    variable = os.environ.get("CISS_FAST_SHARED")
+    folder = Path(variable) if variable else Path(__file__).resolve().parents[3] / "shared"
+    if not folder.is_dir() and not variable:
+        pytest.skip(f"no folder of golden data at {folder} (CISS_FAST_SHARED names another place)")
+    with np.load(folder / "golden" / name) as arrays:
+        return dict(arrays)
 
 
 def fill_fresh_memory(device: torch.device) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from loss_testing import Inputs, LossUnderTest, Result, assert_close
+from loss_testing import Inputs, LossUnderTest, Result, assert_close, same_bits
+from torch.utils._python_dispatch import TorchDispatchMode
 
 UPSTREAM = 2.5  # the incoming gradient, everywhere
 
@@ -16,12 +18,13 @@ UPSTREAM = 2.5  # the incoming gradient, everywhere
 @contextmanager
 def nan_filled() -> Iterator[None]:
     """Every tensor torch makes without initialising it is full of NaN (integers: of the largest number)."""
+    before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch.use_deterministic_algorithms(before)
 
 
 def move(inputs: Inputs, device: torch.device) -> Inputs:
@@ -62,6 +65,28 @@ def poisons(loss: LossUnderTest, inputs: Inputs, device: torch.device, **options
         logits[-1, 1, -1, 0] = value
         result = evaluate(loss, inputs._replace(**{name: logits}), device, **options)
         assert result.total.isnan() and result.gradient.isnan().all(), (value, name)
+
+
+def operator_works(loss: LossUnderTest, inputs: Inputs, device: torch.device, **options: Any) -> None:
+    """torch.library.opcheck of the call that the public function makes, and torch.compile without a graph break."""
+    calls = []
+    operator = getattr(torch.ops.ciss_fast, loss.name)
+
+    class Noting(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            if function is operator.default:
+                calls.append((arguments, keywords))
+            return function(*arguments, **(keywords or {}))
+
+    inputs = move(inputs, device)
+    with Noting():
+        expected = loss.evaluate(inputs, backend="triton", upstream=UPSTREAM, **options)
+    ((arguments, keywords),) = calls
+    student, *others = arguments
+    torch.library.opcheck(operator, (student.detach().requires_grad_(), *others), keywords)
+    compiled = torch.compile(loss.function, fullgraph=True, backend="aot_eager", dynamic=False)
+    result = replace(loss, function=compiled).evaluate(inputs, backend="triton", upstream=UPSTREAM, **options)
+    assert same_bits(result, expected)
 
 
 def takes_single_precision_alone(loss: LossUnderTest, inputs: Inputs, device: torch.device) -> None:

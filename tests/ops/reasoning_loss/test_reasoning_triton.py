@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from triton_compilation import ARCHITECTURES, compiled, recorded_launches, skip_without_compiler
-from triton_testing import checks_of, interpreted, on_gpu
 
-CHECKS = Path(__file__).with_name("reasoning_triton_checks.py")
 SPILLS = 256  # bytes of local memory a thread may need
-
-
-@pytest.mark.parametrize("name", checks_of(CHECKS))
-def test_interpreted(name: str) -> None:
-    interpreted(CHECKS, name)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", checks_of(CHECKS))
-def test_on_gpu(name: str) -> None:
-    on_gpu(CHECKS, name)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -1,36 +1,27 @@
-"""The sigmoid loss's Triton kernels: through the interpreter, on a GPU, compiled ahead of time."""
+"""The sigmoid loss's Triton kernels compiled ahead of time; sigmoid_triton_checks.py has what they compute."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 from loss_testing import SIGMOID
 from triton_compilation import ARCHITECTURES, assert_fits, recorded_launches, skip_without_compiler
-from triton_testing import checks_of, interpreted, on_gpu
 
-CHECKS = Path(__file__).with_name("sigmoid_triton_checks.py")
-
-
-@pytest.mark.parametrize("name", checks_of(CHECKS))
-def test_in_the_interpreter(name) -> None:
-    interpreted(CHECKS, name)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", checks_of(CHECKS))
-def test_on_a_gpu(name) -> None:
-    on_gpu(CHECKS, name)
+# Registers a thread may have, by kernel: of the cells' so few that 32 warps fit into a multiprocessor.
+REGISTERS = {"loss_of_pixels": 128, "loss_of_cells": 64}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_compiled_ahead_of_time(architecture) -> None:
+def test_compiled_ahead_of_time(architecture: int) -> None:
     skip_without_compiler()
     from ciss_fast.ops.sigmoid_loss.triton_launch import sigmoid_loss
 
-    for size in ((16, 16), (32, 32)):
-        inputs = SIGMOID.draw(batch=2, classes=151, old=101, size=size, label_size=(32, 32))
+    for size in ((32, 32), (512, 512)):
+        inputs = SIGMOID.draw(batch=1, classes=151, old=101, size=(2, 2), label_size=(512, 512))
+        inputs = inputs._replace(
+            student=inputs.student[..., :1, :1].expand(-1, -1, *size),
+            teacher=inputs.teacher[..., :1, :1].expand(-1, -1, *size),
+        )
         options = (100, [1.0, 5.0, 1.0], 35.0, 255, False, False, True)
         launches = recorded_launches(lambda inputs=inputs, options=options: sigmoid_loss(*inputs, *options))
-        for name, binary in assert_fits(launches, architecture, {"loss_of_pixels": 176}).items():
+        for name, binary in assert_fits(launches, architecture, REGISTERS).items():
             assert not {"ATOM", "ATOMG", "RED"} & set(binary.instructions), name
