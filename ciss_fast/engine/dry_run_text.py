@@ -52,7 +52,7 @@ def _steps(plan: Plan, clock: RunClock) -> str:
         stages = [clock.work[step, stage.name] for stage in plan.method.stages(step)]
         rows.append(
             [
-                f"{step} ({len(names)} classes: {shown})",
+                f"{step} ({len(names)} class{'es' if len(names) > 1 else ''}: {shown})",
                 str(len(plan.training_images[step])),
                 " + ".join(str(work.iterations) for work in stages if work.iterations),
                 f"{step_learning_rate(plan.config, step):g}",

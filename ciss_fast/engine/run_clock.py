@@ -34,11 +34,21 @@ class Work:
         return self.name, self.step > 0
 
 
+# Rough costs of an image, for work that has not been measured yet: a pass forward is a third of training, and at later
+# steps there is a teacher's pass too.
+_COSTS = {"train": 1.0, "rotations": 2 / 3, "classifiers": 2 / 3}
+_ONE_PASS, _TRAINING_WITH_TEACHER = 1 / 3, 4 / 3
+
+
+def _cost(kind: tuple[str, bool]) -> float:
+    return _TRAINING_WITH_TEACHER if kind == ("train", True) else _COSTS.get(kind[0], _ONE_PASS)
+
+
 class RunClock:
     """Measures how long work takes and says how much time is left for the whole run.
 
-    Work of a kind that has not been measured yet counts as the same at another step or, where there is none, with the
-    mean of what has been measured.
+    The pace of work that has not been measured yet is guessed from the same at another step or, where there is none,
+    from all that has been measured.
     """
 
     def __init__(self, work: Sequence[Work]) -> None:
@@ -99,9 +109,9 @@ class RunClock:
         """Of this kind of work, or of what there is a measurement of; None at the very start."""
         name, later = work.kind
         kinds = [kind for kind in ((name, later), (name, not later)) if kind in self.measured][:1]
-        measured = [self.measured[kind] for kind in kinds or self.measured]
-        images = sum(count for _, count in measured)
-        return sum(seconds for seconds, _ in measured) / images if images else None
+        measured = {kind: self.measured[kind] for kind in kinds or self.measured}
+        cost = sum(images * _cost(kind) for kind, (_, images) in measured.items())
+        return sum(seconds for seconds, _ in measured.values()) / cost * _cost(work.kind) if cost else None
 
     def seconds_left(self, step: int | None = None) -> float | None:
         """For the whole run, or one step; None as long as nothing has been measured."""
