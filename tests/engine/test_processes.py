@@ -171,6 +171,15 @@ def test_two_processes_with_all_stages_of_alife_m(tmp_path, tiny_config, tiny_tr
         assert difference(two, single, step) < 2e-2 * difference(start, single, step)
 
 
+@pytest.mark.slow
+def test_a_dry_run_of_two_processes(tmp_path, tiny_config):
+    settings = {**SETTINGS, "method": "alife-m", "features_per_class": 3}
+    command = [*arguments(tmp_path, tiny_config, settings), "--dry-run"]
+    first, second = finish(two_processes(command))
+    assert "2 processes" in first[0] and "\ntime: about " in first[0] and second == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+
+
 @pytest.mark.parametrize(("length", "batch"), [(40, 8), (41, 8), (47, 8), (8, 8), (7, 8), (5, 4), (3, 8)])
 def test_batches_of_two_processes_are_those_of_one(length, batch):
     whole = [position for _, position in EpochSampler(length, 3).epoch(0)]
