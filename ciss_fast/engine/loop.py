@@ -156,7 +156,7 @@ class TrainingLoop:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.first = state["iteration"]
-        self.progress.seconds_waiting = state["seconds_waiting"]
+        self.progress.seconds_waiting = state.get("seconds_waiting", 0.0)
         optimiser = self.schedule.optimiser
         optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
