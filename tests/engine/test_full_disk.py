@@ -2,7 +2,6 @@
 
 import errno
 import json
-import resource
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +15,7 @@ from ciss_fast.engine import loop
 from ciss_fast.engine.checkpoint import checkpoint_path, load_checkpoint
 from ciss_fast.engine.resume import earlier_progress_path
 
+resource = pytest.importorskip("resource")  # not on Windows
 LIMIT = 1_000_000  # bytes; a checkpoint has ten times as many
 
 
