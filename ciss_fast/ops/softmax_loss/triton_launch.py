@@ -168,7 +168,7 @@ def _pass_over_cells(call: Call, cells: Cells, coefficients: Tensor) -> tuple[Te
     if min(cells.rows.lengths[0], cells.columns.lengths[0]) >= 1 and cells.columns.longest >= 2 and not call.has_focal:
         left_out = _launch_cells(call, cells, coefficients, sums, partial)
     pixels = triton.next_power_of_2(cells.rows.longest * cells.columns.longest)
-    classes, warps = max(4, min(32, 512 // pixels)), max(1, min(8, pixels // 64))
+    classes, warps = max(4, min(32, 512 // pixels)), max(1, min(8, pixels // 32))
     _launch_pixels(call, coefficients, sums, partial, (cells.count, pixels, classes, warps), cells, left_out)
     for logits in searched:
         search(logits, sums[row:], POISON.value)

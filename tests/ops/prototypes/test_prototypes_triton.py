@@ -1,4 +1,4 @@
-"""The Triton kernels of `prototypes`: in the interpreter, on a GPU, compiled ahead of time; what TF32 costs."""
+"""The Triton kernels of `prototypes` compiled ahead of time; what TF32 costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Triton kernels of `reasoning_loss`: in the interpreter, on a GPU, and compiled ahead of time."""
+"""The Triton kernels of `reasoning_loss` compiled ahead of time."""
 
 from __future__ import annotations
 

@@ -1,33 +1,16 @@
-"""The Triton kernels of `rotation_loss`: in the interpreter, on a GPU, and compiled ahead of time."""
+"""The Triton kernels of `rotation_loss` compiled ahead of time."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 from triton_compilation import ARCHITECTURES, compiled, recorded_launches, skip_without_compiler
-from triton_testing import checks_of, interpreted, on_gpu
 
-CHECKS = Path(__file__).with_name("rotation_triton_checks.py")
 SPILLS = 256  # bytes of local memory a thread may need
 KERNELS = ["unpack_kernel", "means_kernel", "fit_kernel", "fit_directly_kernel", "finish_kernel", "gradient_kernel"]
 
 
-@pytest.mark.parametrize("name", checks_of(CHECKS))
-def test_interpreted(name: str) -> None:
-    interpreted(CHECKS, name)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", checks_of(CHECKS))
-def test_on_gpu(name: str) -> None:
-    on_gpu(CHECKS, name)
-
-
-@pytest.mark.parametrize(
-    "architecture", [90, *(pytest.param(other, marks=pytest.mark.slow) for other in ARCHITECTURES if other != 90)]
-)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_compiled(rotation_fit, architecture: int) -> None:
     skip_without_compiler()
     from ciss_fast.ops.rotation_loss.triton_launch import rotation_loss

@@ -10,7 +10,7 @@ from ciss_fast.ops.softmax_loss.operator import AVERAGE_CODES, KD_REGION_BITS
 from ciss_fast.ops.softmax_loss.options import DEFAULT_AVERAGE, TERMS
 
 # Registers a thread may have, by kernel. Cells' have all there are: no number may go to memory.
-REGISTERS = {"loss_of_pixels": 208, "loss_of_cells": 255}
+REGISTERS = {"loss_of_pixels": 224, "loss_of_cells": 255}
 ALIFE = {"ce": 1.0, "ali": 3.0, "kd": 1.0}
 MIB = {"cce": 1.0, "ckd": 10.0}
 
