@@ -57,7 +57,7 @@ def _download(url: str) -> Mapping[str, Tensor]:
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
     except (URLError, OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{url}: download failed ({reason})") from error
+        raise CheckpointError(f"{url}: download failed ({reason}); --weights FILE takes a copy on disk") from error
 
 
 def _check_fit(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

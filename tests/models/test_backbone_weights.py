@@ -114,7 +114,7 @@ def test_imagenet_weights_are_downloaded_and_checked(state, tmp_path, monkeypatc
     assert same_state(model.backbone, backbone_entries(state))
 
     publish("bad-00000000.pth")
-    with pytest.raises(CheckpointError, match=r"bad-00000000\.pth: download failed \(.*hash.*\)$"):
+    with pytest.raises(CheckpointError, match=r"bad-00000000\.pth: download failed \(.*hash.*\); --weights FILE "):
         build_model("mobilenet_v2", classes_per_step=[4], weights="imagenet")
 
     monkeypatch.setitem(
