@@ -163,14 +163,13 @@ def _read(result: Any) -> Binary:
     )
 
 
-def assert_fits(launches: list[Launch], architecture: int, most_registers: dict[str, int]) -> dict[str, Binary]:
-    """Compile launches; fail where one spills, or needs more registers than its kernel is allowed (default 128).
+def assert_fits(
+    launches: list[Launch], architecture: int, most_registers: dict[str, int], spills: int = 0
+) -> dict[str, Binary]:
+    """Compile launches; fail where one needs more registers than its kernel is allowed (default 128), or spills more.
 
-    The assembler of Triton before 3.9 may spill a few bytes. Returns the binaries by kernel's name.
+    ``spills``: bytes of local memory a thread may have. Returns the binaries by kernel's name.
     """
-    import triton
-
-    spills = 0 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9) else 64
     binaries = {}
     for launch in launches:
         binary = compiled(launch, architecture)

@@ -116,7 +116,7 @@ def _pass_over_pixels(call: Call, gradient: Tensor) -> Tensor:
         *student.stride(), *teacher.stride(), *label.stride(),
         *(gradient.stride() if call.need_gradient else (0, 0, 0, 0)),
         GRADIENT=call.need_gradient, HAS_TEACHER=call.teacher is not None,
-        PIXELS=_PIXELS, CLASSES=_CLASSES, WIDE=call.wide, num_warps=4, **OPTIONS,
+        PIXELS=_PIXELS, CLASSES=_CLASSES, WIDE=call.wide, num_warps=8, **OPTIONS,
     )  # fmt: skip
     return sums
 

@@ -152,7 +152,7 @@ def _pass_over_pixels(call: Call, coefficients: Tensor, gradient: Tensor) -> Ten
     """Rows of sums, for logits at label size; fills ``gradient``."""
     programs = triton.cdiv(call.label.shape[1] * call.label.shape[2], _PIXELS)
     sums = call.student.new_empty((call.student.shape[0] * programs, SUMS.value), dtype=torch.float32)
-    _launch_pixels(call, coefficients, sums, gradient, (programs, _PIXELS, 8, 4))
+    _launch_pixels(call, coefficients, sums, gradient, (programs, _PIXELS, 8, 8))
     return sums
 
 
@@ -168,7 +168,7 @@ def _pass_over_cells(call: Call, cells: Cells, coefficients: Tensor) -> tuple[Te
     if min(cells.rows.lengths[0], cells.columns.lengths[0]) >= 1 and cells.columns.longest >= 2 and not call.has_focal:
         left_out = _launch_cells(call, cells, coefficients, sums, partial)
     pixels = triton.next_power_of_2(cells.rows.longest * cells.columns.longest)
-    classes, warps = max(4, min(32, 512 // pixels)), max(1, min(8, pixels // 32))
+    classes, warps = max(4, min(32, 256 // pixels)), max(1, min(8, pixels // 32))
     _launch_pixels(call, coefficients, sums, partial, (cells.count, pixels, classes, warps), cells, left_out)
     for logits in searched:
         search(logits, sums[row:], POISON.value)
@@ -194,11 +194,11 @@ def _launch_cells(call: Call, cells: Cells, coefficients: Tensor, sums: Tensor, 
         SEVERAL=cells.rows.longest > rows,
         CLASSES=_ROWS // rows * _CLASSES, WIDE=call.wide, num_warps=1, **OPTIONS,
     )  # fmt: skip
+    tile = [triton.next_power_of_2(axis.longest) for axis in (cells.rows, cells.columns)]
     subtract_labels[(cells.count, cells.batch)](
         table, label, coefficients, left_out, sums, partial, student.shape[1], call.old_classes, call.ignore_index,
         *sizes, ALIGN_CORNERS=call.align_corners, GRADIENT=call.need_gradient,
-        ROWS=triton.next_power_of_2(cells.rows.longest), COLUMNS=triton.next_power_of_2(cells.columns.longest),
-        WIDE=call.wide, num_warps=1, **OPTIONS,
+        ROWS=tile[0], COLUMNS=tile[1], WIDE=call.wide, num_warps=1 if tile[0] * tile[1] <= 256 else 4, **OPTIONS,
     )  # fmt: skip
     return left_out
 

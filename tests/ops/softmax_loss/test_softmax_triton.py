@@ -9,7 +9,9 @@ from triton_compilation import ARCHITECTURES, Launch, assert_fits, recorded_laun
 from ciss_fast.ops.softmax_loss.operator import AVERAGE_CODES, KD_REGION_BITS
 from ciss_fast.ops.softmax_loss.options import DEFAULT_AVERAGE, TERMS
 
-# Registers a thread may have, by kernel. Cells' have all there are: no number may go to memory.
+# Registers a thread may have, by kernel, and bytes of local memory: where fewer registers let more warps run, Triton's
+# assembler takes 8 or 24 bytes for some architectures and versions, outside of the loops.
+SPILLS = 32
 REGISTERS = {"loss_of_pixels": 224, "loss_of_cells": 255}
 ALIFE = {"ce": 1.0, "ali": 3.0, "kd": 1.0}
 MIB = {"cce": 1.0, "ckd": 10.0}
@@ -26,9 +28,9 @@ def launches(size: int, label_size: int, align_corners: bool = False, **weights:
 
 
 def assert_launches_fit(architecture: int, *arguments: int | bool, **weights: float) -> None:
-    """No spills, few enough registers, and sums in a fixed order: nothing is added to memory by whoever comes first."""
+    """Few registers, next to no spills, sums in a fixed order: nothing is added to memory by whoever comes first."""
     skip_without_compiler()
-    for name, binary in assert_fits(launches(*arguments, **weights), architecture, REGISTERS).items():
+    for name, binary in assert_fits(launches(*arguments, **weights), architecture, REGISTERS, SPILLS).items():
         assert not {"ATOM", "ATOMG", "RED"} & set(binary.instructions), name
 
 
