@@ -7,12 +7,13 @@
 namespace ciss {
 namespace cuda {
 
-// Blocks: x: classes; y: chunks of right sides. products [classes, chunks]: what the solutions took, -1: not solved.
+// Blocks: classes x chunks of right sides, along x: there may be more chunks than blocks along y. products
+// [classes, chunks]: what the solutions took, -1: not solved.
 template <bool SHARED>
 CISS_KERNEL __launch_bounds__(CAYLEY_THREADS, 1) cayley_krylov_kernel(CISS_CONSTANT CayleyTask task, int64_t chunk,
-                                                                   int32_t* products) {
+                                                                   int64_t chunks, int32_t* products) {
   CISS_SHARED_MEMORY(memory);
-  const int64_t item = blockIdx.x, first = int64_t(blockIdx.y) * chunk;
+  const int64_t item = int64_t(blockIdx.x) / chunks, first = int64_t(blockIdx.x) % chunks * chunk;
   const int64_t end = first + chunk < task.vectors ? first + chunk : task.vectors;
   CayleySolver<SHARED> solver(task, item, memory);
   int taken = 0;
@@ -28,8 +29,8 @@ CISS_KERNEL __launch_bounds__(CAYLEY_THREADS, 1) cayley_krylov_kernel(CISS_CONST
       taken = -1;
     }
   }
-  if (threadIdx.x == 0) products[item * gridDim.y + blockIdx.y] = taken;
-  if (taken < 0 || !task.grad_params || gridDim.y > 1) return;
+  if (threadIdx.x == 0) products[blockIdx.x] = taken;
+  if (taken < 0 || !task.grad_params || chunks > 1) return;
   write_cayley_gradient(task, item, true);
 }
 
@@ -61,20 +62,20 @@ CISS_DEVICE bool eliminate_class(const CayleyTask& task, int64_t item, double* m
 
 // Every block takes the classes with its number, plus the number of blocks, and so on. products [classes, chunks]: what
 // the iterations took.
-CISS_KERNEL __launch_bounds__(CAYLEY_THREADS, 1) cayley_elimination_kernel(CISS_CONSTANT CayleyTask task, int chunks,
+CISS_KERNEL __launch_bounds__(CAYLEY_THREADS, 1) cayley_elimination_kernel(CISS_CONSTANT CayleyTask task, int64_t chunks,
                                                                         const int32_t* products, double* matrices) {
   CISS_SHARED_MEMORY(memory);
   double* const matrix = matrices + int64_t(blockIdx.x) * task.dimension * task.dimension;
   for (int64_t item = blockIdx.x; item < task.classes; item += gridDim.x) {
-    int sum = 0;
+    int64_t sum = 0;
     bool failed = false;
-    for (int chunk = 0; chunk < chunks; chunk++) {
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
       const int taken = products[item * chunks + chunk];
       failed |= taken < 0;
       sum += taken;
     }
     if (failed) sum = eliminate_class(task, item, matrix, memory) ? SOLVED_DIRECTLY : NOT_SOLVED;
-    if (threadIdx.x == 0) task.iterations[item] = sum;
+    if (threadIdx.x == 0) task.iterations[item] = int32_t(sum < INT32_MAX ? sum : INT32_MAX);
   }
 }
 

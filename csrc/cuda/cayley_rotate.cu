@@ -29,8 +29,8 @@ struct Plan {
 
 template <bool SHARED>
 void launch_krylov(const CayleyTask& task, const Plan& plan, Stream stream) {
-  launch("cayley_krylov", cayley_krylov_kernel<SHARED>, {task.classes, plan.chunks}, CAYLEY_THREADS,
-         CayleySolver<SHARED>::shared_bytes(task.dimension), stream, task, plan.chunk, plan.products);
+  launch("cayley_krylov", cayley_krylov_kernel<SHARED>, {task.classes * plan.chunks, 1}, CAYLEY_THREADS,
+         CayleySolver<SHARED>::shared_bytes(task.dimension), stream, task, plan.chunk, plan.chunks, plan.products);
 }
 
 }  // namespace
@@ -51,7 +51,7 @@ void cayley_rotate(const CayleyTask& task, void* workspace, void* stream_address
   else
     launch_krylov<false>(task, plan, stream);
   launch("cayley_elimination", cayley_elimination_kernel, {plan.slots, 1}, CAYLEY_THREADS,
-         CayleyElimination::shared_bytes(task.dimension), stream, task, int(plan.chunks),
+         CayleyElimination::shared_bytes(task.dimension), stream, task, plan.chunks,
          static_cast<const int32_t*>(plan.products), plan.matrices);
   if (task.grad_params && plan.chunks > 1)
     launch("cayley_gradient", cayley_gradient_kernel, {task.classes, 1}, CAYLEY_THREADS, 0, stream, task);

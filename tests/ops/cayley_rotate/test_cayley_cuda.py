@@ -91,6 +91,14 @@ def test_vectors(nan_filled, vectors) -> None:
     check(*draw(2, 33, 1.0, vectors), accuracy=1e-5)
 
 
+def test_blocks_lie_along_x(monkeypatch, tmp_path) -> None:
+    # A card takes 65,535 of them along y, which a memory of a million vectors would exceed.
+    monkeypatch.setenv("CISS_FAST_EMULATION_LOG", str(tmp_path / "launches"))
+    cayley_rotate(*draw(2, 8, 1.0, 40)[:2], False)
+    name, blocks, along_y = (tmp_path / "launches").read_text().splitlines()[0].split()[:3]
+    assert (name, int(blocks), int(along_y)) == ("cayley_krylov", 2 * 3, 1)
+
+
 @pytest.mark.parametrize("scale", [1.0, 500.0])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_vector_that_is_not_finite(scale, value) -> None:
