@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.output, options.shared = options.output.resolve(), options.shared.resolve()
         stages = chosen_stages(all_stages(options), options.stages, options.skip)
         if options.list:
-            print("\n".join(f"{stage.name:<24}{stage.missing or shlex.join(stage.command)}" for stage in stages))
+            print("\n".join(f"{stage.name:<26}{stage.missing or shlex.join(stage.command)}" for stage in stages))
             return 0
         check(options, stages)
         return _run(options, stages)

@@ -94,18 +94,32 @@ def _tests(options: argparse.Namespace) -> list[Stage]:
         environment["CISS_FAST_REQUIRE_GPU"] = "1"
     else:
         environment["TRITON_INTERPRET"] = "1"
-    processes = ("-n", "auto", "--maxprocesses", "8", "--dist", "loadfile") if find_spec("xdist") else ()
+    parallel = ("-n", "auto", "--maxprocesses", "8", "--dist")
+    # On a GPU compiling takes longest: single tests are dealt out. Elsewhere files, whose fixtures take longest.
+    compiling, processes = ((*parallel, "load"), (*parallel, "loadfile")) if find_spec("xdist") else ((), ())
     golden = tuple(f"golden/{name}" for name in GOLDEN)
-    quick = ("tests/gpu/test_gpu_accuracy.py", "-k", "predict") if options.quick else ()
     plain = {name: value for name, value in environment.items() if name != "TRITON_INTERPRET"}
-    rest = ("tests/packaging/test_info.py",) if options.quick else processes
+    large = "tests/gpu/test_gpu_large.py"
+    gpu = {
+        "tests-gpu": ("tests/gpu", "--ignore", large, *compiling),
+        "tests-gpu-large": (large,),  # by themselves: they fill the card's memory
+        "tests-gpu-checks": ("tests/ops/test_triton_checks.py", *compiling),
+    }
+    rest = processes
+    if options.quick:
+        gpu = {
+            "tests-gpu": ("tests/gpu/test_gpu_accuracy.py", "-k", "predict"),
+            "tests-gpu-large": (large, "-k", "predict"),
+            "tests-gpu-checks": ("tests/ops/test_triton_checks.py", "-k", "label_map and ties"),
+        }
+        rest = ("tests/packaging/test_info.py",)
 
     def stage(name: str, minutes: float, environment: dict[str, str], *arguments: str) -> Stage:
         command = _pytest(name, options, *arguments)
         return Stage(name, command, minutes * MINUTE, environment, needs=golden, results=(f"{name}.xml",))
 
     return [
-        stage("tests-gpu", 20, environment, "-m", "gpu", *quick),
+        *[stage(name, 20, environment, "-m", "gpu", *arguments) for name, arguments in gpu.items()],
         stage("tests", 20, plain, "-m", "not slow and not gpu", *rest),
         stage("tests-slow", 40, plain, "-m", "slow and not gpu", *rest),
     ]

@@ -117,8 +117,22 @@ def test_all_stages(tmp_path, shared, capsys) -> None:
     assert names[:2] == ["build", "environment"] and len(set(names)) == len(names)
     for expected in ("tests-gpu", "tests", "sanitizer-racecheck", "benchmark-softmax_loss", "benchmark-training-step"):
         assert expected in names
+    assert names[2:5] == ["tests-gpu", "tests-gpu-large", "tests-gpu-checks"]
     assert "benchmark-rotation-fit" in names
     assert [name for name in names if name.startswith("train-")][0] == "train-fine-tuning"
+
+
+def test_every_test_for_a_gpu_is_in_a_stage(tmp_path, shared, repository) -> None:
+    arguments = ["--output", str(tmp_path), "--shared", str(shared)]
+    stages = all_stages(gpu_run.parser().parse_args(arguments))
+    given = [part for stage in stages if stage.name.startswith("tests-gpu") for part in stage.command]
+    mark = "mark." + "gpu"
+    files = (repository / "tests").rglob("test_*.py")
+    marked = [file.relative_to(repository) for file in files if mark in file.read_text()]
+    assert marked
+    for path in marked:
+        if path.name != "test_triton_testing.py":  # which writes a test with the mark
+            assert {str(path), str(path.parent)} & set(given), path
 
 
 def test_a_gpu_is_required_of_the_tests(tmp_path, shared) -> None:
