@@ -9,8 +9,17 @@ _GOES_ON = "the same command goes on from what was saved last"
 
 def describe_failure(error: BaseException) -> str | None:
     """What has happened and what may help, if ``error`` is Python's or torch's for memory that ran out or a process
-    that has died; None for every other error.
+    that has died; None for every other error. What is raised while such an error passes (by torch.save, when a loader
+    process dies in the meantime) says nothing of it: the errors before count too.
     """
+    reason = _reason(error)
+    while reason is None and error.__context__ is not None:
+        error = error.__context__
+        reason = _reason(error)
+    return reason
+
+
+def _reason(error: BaseException) -> str | None:
     first = next(iter(str(error).strip().splitlines()), "")
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "DefaultCPUAllocator: " in first:
         return (

@@ -102,6 +102,8 @@ def check_same_size(
 
 
 def _opened(path: str | os.PathLike[str], kind: str) -> Image.Image:
+    if Path(path).is_dir():
+        raise DataError(f"{path}: expected an image file, got a folder")
     if not Path(path).is_file():
         raise DataError(f"{path}: {kind} missing; expected a readable file")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -260,6 +261,7 @@ def make_loader(
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_outlive_requests_to_end,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(seed),
     )
@@ -283,10 +285,18 @@ def make_evaluation_loader(
         evaluation_set,
         batch_sampler=SameSizeBatches(evaluation_set, batch_size, shard, num_shards),
         num_workers=workers,
+        worker_init_fn=_outlive_requests_to_end,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(0),
     )
     return StepBatches(loader)
+
+
+def _outlive_requests_to_end(worker: int) -> None:
+    """Batch systems and ``timeout`` send SIGTERM to all processes of a job. Loader processes leave it to the training
+    process, which saves and then ends them; they end by themselves too once it is gone.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _label_tensor(table: np.ndarray, label: np.ndarray) -> torch.Tensor:

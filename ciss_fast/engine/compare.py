@@ -80,7 +80,9 @@ def comparison_table(metrics: dict[str, dict[str, Any]]) -> str:
 
 
 def _read(run: Path) -> dict[str, Any]:
-    metrics = ResultsFolder(run).read_metrics()
+    folder = ResultsFolder(run)
+    begun = folder.config_path.exists() and not folder.metrics_path.exists()  # inside the base step
+    metrics = {"steps": []} if begun else folder.read_metrics()
     if not metrics["steps"]:
         raise CheckpointError(f"{run}: expected a run with a finished step, got none")
     return metrics

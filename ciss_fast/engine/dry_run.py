@@ -199,6 +199,6 @@ def _what_is_done(run: Run, clock: RunClock) -> str:
     saved = load_progress(folder, finished, plan)
     if saved is None:
         return f"goes on with step {finished}" if finished else "is new"
-    for stage in saved.stages:
+    for stage in saved[0].stages:
         clock.skip(finished, stage["name"])
     return f"goes on inside step {finished}"

@@ -27,8 +27,8 @@ def load_own(run: str | Path, step: int, plan: Plan) -> StepCheckpoint:
     return checkpoint
 
 
-def load_progress(run: str | Path, step: int, plan: Plan) -> StepCheckpoint | None:
-    """What an interrupted run had saved of a step last; None if it has saved nothing.
+def load_progress(run: str | Path, step: int, plan: Plan) -> tuple[StepCheckpoint, Path] | None:
+    """What an interrupted run had saved of a step last, and in which file; None if it has saved nothing.
 
     Instead of a damaged file the one before is taken, with a warning. Raises `CheckpointError` if another
     configuration, task or data set has made it.
@@ -49,7 +49,7 @@ def load_progress(run: str | Path, step: int, plan: Plan) -> StepCheckpoint | No
         difference = checkpoint_difference(saved, step, plan, ("base", "later"))
         if difference is not None:
             raise CheckpointError(f"{path}: belongs to another run: {difference}")
-        return saved
+        return saved, path
     return None
 
 

@@ -213,7 +213,12 @@ class Run:
         progress = StepProgress(folder, self.empty_checkpoint(step), model, self.config.run, self.processes)
         saved = load_progress(folder, step, plan)
         if saved is not None:
-            progress.restore(saved)
+            checkpoint, path = saved
+            self.processes.wait()  # all have read it
+            if self.processes.is_first and path != progress_path(folder):
+                # Else the next save would put the damaged file, or none, in the place of the only sound one.
+                path.replace(progress_path(folder))
+            progress.restore(checkpoint)
             self.reporter.message(f"step {step}: goes on after {progress.describe()}")
         elif base is not None:
             progress.take_over(base)

@@ -9,6 +9,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import get_worker_info
 
 from ciss_fast.data import (
     EvaluationSet,
@@ -263,6 +264,23 @@ class Deadly:
         if index == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return self.dataset.load(index)
+
+
+class Terminated(Deadly):
+    """Gets the signal that a batch system sends to all processes of a job."""
+
+    def load(self, index):
+        if index == 2 and get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.dataset.load(index)
+
+
+def test_loader_processes_leave_a_request_to_end_to_the_process_that_trains(shapes):
+    table = training_label_table(TASK, 1)
+    items = TrainingSet(Terminated(shapes), range(8), table, TrainingTransform(32))
+    assert len(list(make_loader(items, 2, workers=1))) == 4
+    items = EvaluationSet(Terminated(shapes), range(8), table)
+    assert len(list(make_evaluation_loader(items, 1, workers=1))) == 8
 
 
 def test_a_loader_process_that_dies_is_one_line(shapes, one_line):

@@ -180,6 +180,21 @@ def test_failures_of_the_machine_are_one_line(tmp_path, capsys, monkeypatch, err
     assert line.startswith(f"error: {words}")
 
 
+def test_what_a_failure_of_the_machine_sets_off_is_the_same_line(tmp_path, capsys, monkeypatch):
+    """A loader process that dies while a checkpoint is written: torch.save raises an error of its own."""
+
+    def fail(*_):
+        try:
+            raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 14433408 vs 14433296")
+
+    monkeypatch.setattr("ciss_fast.engine.run.train", fail)
+    assert main([*TINY, "--output", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: a process that loads images has died (DataLoader worker (pid 12) is killed")
+
+
 def test_a_defect_is_not_taken_for_a_failure_of_the_machine(tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

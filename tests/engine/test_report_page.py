@@ -141,6 +141,9 @@ def test_the_command(written_run, tmp_path, capsys):
     assert capsys.readouterr().out == f"report: {tmp_path / 'report.html'}\n"
     assert main(["report", str(run), "--output", str(run / "config.json" / "x.html")]) == 2
     assert capsys.readouterr().err.startswith("error: --output: cannot write ")
+    (run / "metrics.json").unlink()  # as inside the base step
+    assert main(["report", str(run)]) == 2
+    assert capsys.readouterr().err == f"error: {run}: expected a run with a finished step, got none\n"
     assert main(["report", str(tmp_path)]) == 2
     assert "metrics.json: expected the file of a run, there is none" in capsys.readouterr().err
 

@@ -195,9 +195,13 @@ def test_instead_of_a_damaged_progress_the_one_before_is_taken(
         content[content.index(saved)] ^= 1
     path.write_bytes({"garbage": b"PK", "truncated": content[:-200], "one bit": content}[damage])
     assert load_checkpoint(earlier_progress_path(run)).progress["state"]["iteration"] == 3
-    updates_before_interruption(15 - 3)
+    updates_before_interruption(2)  # before the next save
     with pytest.warns(UserWarning, match=r"in_progress.pt: damaged.*; what was saved before is taken"):
-        tiny_train(run, **ONE_STEP)
+        with pytest.raises(Interrupted):
+            tiny_train(run, **ONE_STEP)
+    assert load_checkpoint(path).progress["state"]["iteration"] == 3  # the next save keeps it, not the damaged one
+    updates_before_interruption(15 - 3)
+    tiny_train(run, **ONE_STEP)
     assert_same_outcome(run, whole_run)
     assert not earlier_progress_path(run).exists()
 
