@@ -20,8 +20,15 @@ MOST_ADDED = 128
 LONGEST_PIECE = 17
 """The most pixels of a cell along an axis: all between two nodes for logits of a sixteenth of the label's size."""
 
+MOST_IMAGES = 65535  # programs that a card takes along the axes of a grid behind the first
 _NODES = 64  # of a program of `find_poison`
 _PITCH = 32  # tables have a multiple of so many entries a node
+
+
+def check_batch(loss: str, logits: Tensor) -> None:
+    """Raise ValueError for more images than a grid has room for."""
+    if len(logits) > MOST_IMAGES:
+        raise ValueError(f"{loss}: the Triton kernels take at most {MOST_IMAGES} images, got {len(logits)}")
 
 
 def is_wide(logits: Tensor, label: Tensor) -> bool:

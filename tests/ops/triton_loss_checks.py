@@ -97,3 +97,10 @@ def takes_single_precision_alone(loss: LossUnderTest, inputs: Inputs, device: to
         evaluate(loss, double, device, **loss.mix)
     if device.type == "cuda":
         loss.evaluate(move(double, device), **loss.mix)
+
+
+def takes_as_many_images_as_a_grid(loss: LossUnderTest, inputs: Inputs, device: torch.device) -> None:
+    """More images than a grid has programs along an axis are refused in one line, before anything is launched."""
+    many = Inputs(*(x[:1].expand(70_000, *x.shape[1:]) for x in inputs))
+    with pytest.raises(ValueError, match=f"^{loss.name}: the Triton kernels take at most 65535 images, got 70000$"):
+        evaluate(loss, many, device, **loss.mix)

@@ -17,6 +17,7 @@ from ..triton_launches import (
     MOST_ADDED,
     Cells,
     added,
+    check_batch,
     gather,
     is_wide,
     poison_all,
@@ -77,6 +78,7 @@ def sigmoid_loss(
     Labels on a GPU are not checked, which would mean to wait for it: wrong ones are negatives for every class.
     """
     check_single_precision("sigmoid_loss", student, teacher)
+    check_batch("sigmoid_loss", student)
     if check_labels and not label.is_cuda:
         check_label_values(label, student.shape[1], ignore_index)
     gradient = empty_gradient(student, need_gradient)

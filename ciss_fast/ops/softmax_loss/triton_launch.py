@@ -15,6 +15,7 @@ from ..triton_launches import (
     MOST_ADDED,
     Cells,
     added,
+    check_batch,
     gather,
     is_wide,
     poison_all,
@@ -91,6 +92,7 @@ def softmax_loss(
     Labels on a GPU are not checked, which would mean to wait for it: wrong ones count as ignored.
     """
     check_single_precision("softmax_loss", student, teacher)
+    check_batch("softmax_loss", student)
     if check_labels and not label.is_cuda:
         check_label_values(label, student.shape[1], ignore_index)
     call = Call(

@@ -16,6 +16,7 @@ from triton_loss_checks import (
     nan_filled,
     operator_works,
     poisons,
+    takes_as_many_images_as_a_grid,
     takes_single_precision_alone,
 )
 
@@ -207,6 +208,10 @@ def check_operator_and_compilation(device) -> None:
 
 def check_double_precision(device) -> None:
     takes_single_precision_alone(SOFTMAX, draw(size=(2, 3), label_size=(4, 5)), device)
+
+
+def check_most_images(device) -> None:
+    takes_as_many_images_as_a_grid(SOFTMAX, draw(size=(1, 2), label_size=(1, 3)), device)
 
 
 def _golden(device, files: tuple[str, ...]) -> None:
