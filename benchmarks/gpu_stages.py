@@ -74,11 +74,13 @@ def _preparation(options: argparse.Namespace) -> list[Stage]:
     )
     build = _python("setup.py", "build_ext", "--inplace")
     cuda = "1" if shutil.which(os.environ.get("CUDACXX", "nvcc")) else "0"
-    tools = [name for name in ("cmake", "ninja") if shutil.which(name) is None]
+    # Tools of an environment that is not activated lie beside its interpreter.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    tools = [name for name in ("cmake", "ninja") if shutil.which(name, path=path) is None]
     tools += [name for name in ("pybind11", "setuptools") if find_spec(name) is None]
     missing = f"{', '.join(tools)} not installed" if tools else None
     return [
-        Stage("build", build, 20 * MINUTE, {"CISS_FAST_CUDA": cuda}, missing),
+        Stage("build", build, 20 * MINUTE, {"CISS_FAST_CUDA": cuda, "PATH": path}, missing),
         Stage("environment", ["bash", "-c", facts], 3 * MINUTE),
     ]
 

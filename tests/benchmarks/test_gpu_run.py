@@ -122,6 +122,17 @@ def test_all_stages(tmp_path, shared, capsys) -> None:
     assert [name for name in names if name.startswith("train-")][0] == "train-fine-tuning"
 
 
+def test_tools_beside_the_interpreter_are_found(tmp_path, shared, monkeypatch) -> None:
+    for name in ("python", "cmake", "ninja"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    arguments = ["--output", str(tmp_path), "--shared", str(shared)]
+    build = all_stages(gpu_run.parser().parse_args(arguments))[0]
+    assert "cmake" not in str(build.missing) and build.environment["PATH"].split(":")[0] == str(tmp_path)
+
+
 def test_every_test_for_a_gpu_is_in_a_stage(tmp_path, shared, repository) -> None:
     arguments = ["--output", str(tmp_path), "--shared", str(shared)]
     stages = all_stages(gpu_run.parser().parse_args(arguments))
