@@ -74,11 +74,13 @@ class Configuration:
         return Statistic.of([read(run.steps[step]) for run in self.runs if step in run.steps])
 
     def of_runs(self, read: Callable[[Mapping[str, Any]], float | None]) -> Statistic | None:
-        """Over the runs, of what ``read`` takes from their metrics."""
-        return Statistic.of([read(run.metrics) for run in self.runs])
+        """Over the runs that have come furthest, of what ``read`` takes from their metrics. Those still at an earlier
+        step have scores of fewer classes, which would not be means over the same thing.
+        """
+        return Statistic.of([read(run.metrics) for run in self.runs if self.steps[-1] in run.steps])
 
     def at_end(self, name: str) -> Statistic | None:
-        """A score after the last step that each run has finished."""
+        """A score after the last step that a run has finished, over the runs that have finished it."""
         return self.of_runs(lambda metrics: metrics["steps"][-1][name])
 
 

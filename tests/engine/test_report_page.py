@@ -135,6 +135,19 @@ def test_page_of_one_unfinished_run_without_previews(written_run, tmp_path):
     assert page.tables[0][1][:4] == ["run", "alife", "1", "1/3"]
 
 
+def test_runs_that_are_still_at_an_earlier_step_do_not_change_the_last_scores(written_run, tmp_path):
+    runs = [
+        written_run("done", seed=0),
+        written_run("begun", seed=1, steps=1),
+        written_run("over", seed=2, better=0.125),
+    ]
+    finished, with_begun = (
+        Page(write_report(paths, tmp_path / "page.html").read_text("utf-8")).tables[0][1] for paths in (runs[::2], runs)
+    )
+    assert (finished[2:4], with_begun[2:4]) == (["2", "3/3"], ["3", "1–3/3"])
+    assert with_begun[4:] == finished[4:]
+
+
 def test_the_command(written_run, tmp_path, capsys):
     run = written_run("run")
     assert main(["report", str(run)]) == 0
