@@ -64,17 +64,19 @@ def rotation_loss(
     """
     tensors = {"params": params, "previous": previous, "current": current, "weight": weight, "bias": bias}
     check_types(tensors, fidelity_weight)
-    check_tensors(params, previous, current, weight, bias, fidelity_weight)
+    if any(tensor.device != params.device for tensor in tensors.values()):
+        check_tensors(params, previous, current, weight, bias, fidelity_weight)  # says which
     asked_for, backend = backend, backends.choose("rotation_loss", backend, params.device)
     dtype = operator.result_type(*tensors.values())
     if asked_for is None and backend == "cuda" and dtype == torch.float64:
         backend = "reference"
-    if backend != "reference":
+    if backend != "reference":  # whose kernels check the rest
         need_gradient = torch.is_grad_enabled() and params.requires_grad
         total, terms, _, _ = torch.ops.ciss_fast.rotation_loss(
             params, previous, current, weight, bias, float(fidelity_weight), need_gradient, backend=backend
         )
         return total, {"fid": terms[0], "reg": terms[1]}
+    check_tensors(params, previous, current, weight, bias, fidelity_weight)
     fidelity, regulariser = rotation_terms(
         params.double(), *(tensor.detach().double() for tensor in (previous, current, weight, bias)),
         rotate=partial(cayley_rotate, backend="reference"),

@@ -31,7 +31,10 @@ def _rotation_loss_cpu(
     kernel = native.function("rotation_loss")
     check_tensors(params, previous, current, weight, bias, fidelity_weight)
     dtype = result_type(params, previous, current, weight, bias)
-    dense = [tensor.to(dtype).contiguous() for tensor in (params, previous, current, weight, bias)]
+    dense = [
+        tensor if tensor.dtype == dtype and tensor.is_contiguous() else tensor.to(dtype).contiguous()
+        for tensor in (params, previous, current, weight, bias)
+    ]
     gradient = torch.empty(params.shape if need_gradient else 0, dtype=dtype)
     products = torch.empty(params.shape[0], dtype=torch.int32)
     fidelity, regulariser, inaccurate, error, accepted = kernel(
@@ -53,7 +56,7 @@ def _rotation_loss_cpu(
         raise ValueError(accuracy_error(params, inaccurate, error, accepted))
     total = fidelity_weight * fidelity + (1 - fidelity_weight) * regulariser
     terms = torch.tensor((fidelity, regulariser), dtype=dtype)
-    return torch.tensor(total, dtype=dtype), terms, products, gradient
+    return torch.scalar_tensor(total, dtype=dtype), terms, products, gradient
 
 
 def _rotation_loss_gpu(launches: str, *arguments: Tensor | float | bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
