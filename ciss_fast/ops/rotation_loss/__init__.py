@@ -72,10 +72,11 @@ def rotation_loss(
         backend = "reference"
     if backend != "reference":  # whose kernels check the rest
         need_gradient = torch.is_grad_enabled() and params.requires_grad
-        total, terms, _, _ = torch.ops.ciss_fast.rotation_loss(
+        total, terms, _, _ = torch.ops.ciss_fast.rotation_loss.default(
             params, previous, current, weight, bias, float(fidelity_weight), need_gradient, backend=backend
         )
-        return total, {"fid": terms[0], "reg": terms[1]}
+        fidelity, regulariser = terms.unbind()
+        return total, {"fid": fidelity, "reg": regulariser}
     check_tensors(params, previous, current, weight, bias, fidelity_weight)
     fidelity, regulariser = rotation_terms(
         params.double(), *(tensor.detach().double() for tensor in (previous, current, weight, bias)),
