@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,6 +97,8 @@ def _run(options: argparse.Namespace) -> None:
         total = sum(seconds.values()) / options.jobs
         print(f"about {total / 60:.0f} min, {options.jobs} at a time, {options.threads} threads each", flush=True)
     if not options.plan:
+        for number in (signal.SIGINT, signal.SIGTERM):  # in the background, too, where shells have SIGINT ignored
+            signal.signal(number, signal.default_int_handler)
         run_all(
             experiments,
             lambda one: command_line(one, settings[one.name], options.output),

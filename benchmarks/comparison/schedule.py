@@ -46,8 +46,8 @@ def run_all(
 ) -> None:
     """Run all experiments that are not done, ``jobs`` at a time, in their order as far as bases allow.
 
-    What was interrupted goes on where it was. Raises `Failed`, once what runs has ended, if one fails; Ctrl-C ends all
-    of them, saved.
+    What was interrupted goes on where it was. KeyboardInterrupt ends all of them, saved. Raises `Failed`, once what runs
+    has ended, if one fails.
     """
     waiting, running, done = list(experiments), {}, set()
     failures: list[str] = []
@@ -77,7 +77,7 @@ def run_all(
                 time.sleep(0.2)
     except KeyboardInterrupt:
         for process, _ in running.values():
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
         for process, _ in running.values():
             process.wait()
         raise
