@@ -46,8 +46,8 @@ def run_all(
 ) -> None:
     """Run all experiments that are not done, ``jobs`` at a time, in their order as far as bases allow.
 
-    What was interrupted goes on where it was. KeyboardInterrupt ends all of them, saved. Raises `Failed`, once what runs
-    has ended, if one fails.
+    What was interrupted goes on where it was. KeyboardInterrupt ends all of them, saved. Raises `Failed`, once all that
+    run have ended, if one fails.
     """
     waiting, running, done = list(experiments), {}, set()
     failures: list[str] = []
