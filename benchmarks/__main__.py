@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -22,19 +22,13 @@ from ciss_fast.errors import CissFastError, ConfigError
 from . import machine, report
 from .case import OPS, Case, Target, load_cases
 from .measure import WrongResult
+from .parser import Parser
 from .runner import Settings, run
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (--help lists the options)")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = _Parser(prog="python -m benchmarks", description="Time and memory of an op, measured.", allow_abbrev=False)
+    result = Parser(prog="python -m benchmarks", description="Time and memory of an op, measured.", allow_abbrev=False)
     result.add_argument("op", choices=OPS, help="the op to measure")
     result.add_argument("--list", action="store_true", help="name the cases and stop")
     result.add_argument("--cases", metavar="NAME[,NAME...]", help="only these; * and ? as in file names")

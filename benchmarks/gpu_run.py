@@ -25,7 +25,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -34,20 +34,14 @@ from ciss_fast.engine.tables import text_table
 from ciss_fast.errors import ConfigError
 
 from .gpu_stages import ROOT, Stage, all_stages, unpack
+from .parser import Parser
 
 NOT_RESULTS = ("work", "results.tar.gz")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (--help lists the options)")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = _Parser(prog="python -m benchmarks.gpu_run", description=__doc__.splitlines()[0], allow_abbrev=False)
+    result = Parser(prog="python -m benchmarks.gpu_run", description=__doc__.splitlines()[0], allow_abbrev=False)
     result.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for logs and results")
     result.add_argument("--shared", type=Path, required=True, metavar="FOLDER", help="with golden/ and data/")
     result.add_argument("--stages", metavar="NAME[,NAME...]", help="only these; * and ? as in file names")

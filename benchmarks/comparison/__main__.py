@@ -9,12 +9,13 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ciss_fast.atomic_files import atomic_write_text
 from ciss_fast.cli import run_command
 from ciss_fast.errors import ConfigError
 
+from ..parser import Parser
 from .data import prepare
 from .estimate import seconds_of
 from .experiments import QUICK_SETTINGS, SETTINGS, TUNING, Experiment, all_experiments, tuning
@@ -29,14 +30,9 @@ QUICK = {
 }  # fmt: skip
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (--help lists the options)")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = _Parser(prog="python -m benchmarks.comparison", description=__doc__.splitlines()[0], allow_abbrev=False)
+    result = Parser(prog="python -m benchmarks.comparison", description=__doc__.splitlines()[0], allow_abbrev=False)
     commands = result.add_subparsers(dest="command", required=True, metavar="run|page")
     run = commands.add_parser("run", help="do what is not done yet", allow_abbrev=False)
     run.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the archives (%(default)s)")
@@ -65,10 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _experiments(options: argparse.Namespace) -> list[Experiment]:
     """What is asked for, and the bases it needs."""
-    settings, ablated = (QUICK_SETTINGS, "shapes-6-3") if options.quick else (SETTINGS, ABLATED)
-    known = all_experiments(settings, ablated)
     if options.tuning:
         known = [one for setting in TUNING for one in tuning(setting)]
+    elif options.quick:
+        known = all_experiments(QUICK_SETTINGS, "shapes-6-3")
+    else:
+        known = all_experiments(SETTINGS, ABLATED)
     patterns = options.only.split(",")
     chosen = [one for one in known if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in patterns)]
     if not chosen:

@@ -10,7 +10,7 @@ from typing import Any
 from ciss_fast.atomic_files import atomic_write_text
 from ciss_fast.errors import DataError
 from ciss_fast.report.configurations import Configuration, Statistic, read_configurations
-from ciss_fast.report.page import body, document
+from ciss_fast.report.page import body, document, peak_gibibytes
 
 from .experiments import ARITHMETIC_GROUP, Experiment
 
@@ -29,7 +29,7 @@ def groups_of(experiments: Sequence[Experiment], output: Path) -> dict[str, list
             continue
         members = folders.setdefault(experiment.group, [])
         if not members and experiment.group != experiment.setting.name:
-            complete = {one for one in ("alife", "alife-m", "dkd") if _same_method(one, experiment.group, experiments)}
+            complete = {one.settings["method"] for one in experiments if one.group == experiment.group}
             first = experiment.setting.seeds[0]
             whole = [output / experiment.setting.name / f"{method}-seed{first}" for method in sorted(complete)]
             members += [folder for folder in whole if (folder / "done").exists()]
@@ -43,10 +43,6 @@ def _configurations(folders: Sequence[Path], one_each: bool) -> list[Configurati
     """Of folders; ``one_each``: even where the settings are the same, as in runs that differ in their environment."""
     together = read_configurations(folders)  # finds runs that do not belong together
     return [read_configurations([folder])[0] for folder in folders] if one_each else together
-
-
-def _same_method(method: str, group: str, experiments: Sequence[Experiment]) -> bool:
-    return any(one.group == group and one.settings["method"] == method for one in experiments)
 
 
 def write_page(groups: Mapping[str, Sequence[Configuration]], path: Path) -> Path:
@@ -65,7 +61,7 @@ def table(configurations: Sequence[Configuration]) -> str:
     for entry in configurations:
         scores = [_percent(entry.at_end(name)) for name in ("miou_base", "miou_new", "miou_all", "hiou")]
         minutes = entry.of_runs(lambda metrics: sum(step["seconds_training"] for step in metrics["steps"]) / 60)
-        peak = entry.of_runs(_peak_gibibytes)
+        peak = entry.of_runs(peak_gibibytes)
         kept = entry.of_runs(kept_mebibytes)
         rows.append(
             (entry.name, str(len(entry.runs)), *scores, _plain(minutes, 1), _plain(peak, 2), _plain(kept, 1))
@@ -82,11 +78,6 @@ def _percent(value: Statistic | None) -> str:
 
 def _plain(value: Statistic | None, digits: int) -> str:
     return "–" if value is None else f"{value.mean:.{digits}f}"
-
-
-def _peak_gibibytes(metrics: Mapping[str, Any]) -> float | None:
-    known = [step["peak_memory_bytes"] for step in metrics["steps"] if step.get("peak_memory_bytes") is not None]
-    return max(known) / 2**30 if known else None
 
 
 def kept_mebibytes(metrics: Mapping[str, Any]) -> float | None:

@@ -20,13 +20,11 @@ from ciss_fast.engine.dry_run_text import describe
 from ciss_fast.engine.feature_replay import COMPLETE
 from ciss_fast.engine.iteration_timer import IterationTimer
 from ciss_fast.engine.memory_use import peak_memory_bytes, reset_peak_memory
-from ciss_fast.engine.plan import Plan, make_plan
-from ciss_fast.engine.precision import Precision
-from ciss_fast.engine.processes import join_processes
+from ciss_fast.engine.plan import Plan
 from ciss_fast.engine.progress import Reporter
 from ciss_fast.engine.resume import StepProgress
 from ciss_fast.engine.reuse import load_progress
-from ciss_fast.engine.run import Run
+from ciss_fast.engine.run import Run, planned
 from ciss_fast.engine.run_clock import TEST, RunClock
 from ciss_fast.engine.scoring import run_tests
 from ciss_fast.engine.stages import StageContext
@@ -68,14 +66,7 @@ def dry_run(config: Config, reporter: Reporter | None = None) -> RunClock:
     the run will use). Returns the clock, which knows how long everything would take. Raises what `train` raises before
     it writes its first file.
     """
-    reporter = reporter or Reporter()
-    if config.run.threads is not None:
-        torch.set_num_threads(config.run.threads)
-    precision = Precision.from_config(config.run)
-    with join_processes(precision.device) as processes:
-        if not processes.is_first:
-            reporter = Reporter(silent=True)
-        plan = make_plan(config, reporter)
+    with planned(config, reporter) as (plan, reporter, precision, processes):
         timer = IterationTimer(precision.device, alone=processes.count == 1)
         run = Run(plan, timer, precision, processes)
         run.check()

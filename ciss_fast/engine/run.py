@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -41,12 +43,11 @@ LARGE_SHARE = 0.15
 """The user is told what may help where a larger part of the training is waiting for images."""
 
 
-def train(config: Config, reporter: Reporter | None = None) -> Path:
-    """Train and score all steps that are not done yet; returns the results folder.
-
-    Everything that can be wrong with the arguments is found before the first file is written. Raises
-    `ConfigError`, `DataError` or `CheckpointError`, each a single line.
-    """
+@contextmanager
+def planned(
+    config: Config, reporter: Reporter | None = None
+) -> Iterator[tuple[Plan, Reporter, Precision, Processes]]:
+    """What a run begins with, for as long as its processes are together; only the first one reports."""
     reporter = reporter or Reporter()
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
@@ -54,7 +55,16 @@ def train(config: Config, reporter: Reporter | None = None) -> Path:
     with join_processes(precision.device) as processes:
         if not processes.is_first:
             reporter = Reporter(silent=True)
-        plan = make_plan(config, reporter)
+        yield make_plan(config, reporter), reporter, precision, processes
+
+
+def train(config: Config, reporter: Reporter | None = None) -> Path:
+    """Train and score all steps that are not done yet; returns the results folder.
+
+    Everything that can be wrong with the arguments is found before the first file is written. Raises
+    `ConfigError`, `DataError` or `CheckpointError`, each a single line.
+    """
+    with planned(config, reporter) as (plan, reporter, precision, processes):
         reporter.clock = RunClock(planned_work(plan))
         run = Run(plan, reporter, precision, processes)
         run.prepare()

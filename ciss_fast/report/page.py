@@ -92,7 +92,7 @@ def time_and_memory(configurations: Sequence[Configuration]) -> str:
                 _plain(entry.at_step(0, _iterations_per_second), 2),
                 _plain(Statistic.of([_mean(entry.at_step(step, _iterations_per_second)) for step in later]), 2),
                 _plain(entry.of_runs(_waiting_share)),
-                _plain(entry.of_runs(_peak_memory), 2),
+                _plain(entry.of_runs(peak_gibibytes), 2),
             ]
         )
     header = [
@@ -149,7 +149,8 @@ def _memory_of_step(step: Mapping[str, Any]) -> float | None:
     return None if step["peak_memory_bytes"] is None else step["peak_memory_bytes"] / GIBIBYTE
 
 
-def _peak_memory(metrics: Mapping[str, Any]) -> float | None:
+def peak_gibibytes(metrics: Mapping[str, Any]) -> float | None:
+    """The most memory that a run's training had in use; None where no step knows."""
     return max((value for step in metrics["steps"] if (value := _memory_of_step(step)) is not None), default=None)
 
 
