@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -90,26 +90,39 @@ def curves(configurations: Sequence[Configuration]) -> str:
 
 
 def losses(configurations: Sequence[Configuration]) -> str:
-    """The loss of the first run of every configuration over all its iterations."""
-    charts = []
+    """The loss of the first run of every configuration over all its iterations; same terms share a chart."""
+    charts: dict[tuple[str, ...], list[Configuration]] = {}
     for entry in configurations:
+        charts.setdefault(_terms(entry), []).append(entry)
+    colours = {entry.name: number for number, entry in enumerate(configurations)}
+    drawn = "".join(_loss_chart(terms, entries, colours) for terms, entries in charts.items())
+    return (
+        '<h2>Training loss</h2><p class="note">First run of each configuration; vertical lines: next step. Losses of '
+        "the same method and terms share a chart.</p>"
+        f'{legend(list(colours))}<div class="charts">{drawn}</div>'
+    )
+
+
+def _terms(entry: Configuration) -> tuple[str, ...]:
+    """The method, and the terms that it has logged."""
+    names = {name for step in entry.runs[0].metrics["steps"] for item in step["loss_log"] for name in item}
+    return entry.method, *sorted(names - {"iteration", "learning_rate", "loss"})
+
+
+def _loss_chart(terms: Sequence[str], entries: Sequence[Configuration], colours: Mapping[str, int]) -> str:
+    lines, marks = [], set()
+    for entry in entries:
         points: list[tuple[float, float | None]] = []
-        marks, offset = [], 0
-        steps = entry.runs[0].metrics["steps"]
+        offset, steps = 0, entry.runs[0].metrics["steps"]
         for step in steps:
             points += [(offset + item["iteration"], item["loss"]) for item in step["loss_log"]]
             offset += step["iterations"]
             if step is not steps[-1]:
-                marks.append(offset)
+                marks.add(offset)
                 points.append((offset, None))
-        line = Series("loss", 0, _thinned(points), markers=False)
-        charts.append(
-            line_chart(entry.name, [line], x_label="iteration", y_label="loss", marks=marks, logarithmic=True)
-        )
-    return (
-        '<h2>Training loss</h2><p class="note">First run of each configuration; vertical lines: next step. Losses of '
-        f'different methods have different terms.</p><div class="charts">{"".join(charts)}</div>'
-    )
+        lines.append(Series(entry.name, colours[entry.name], _thinned(points), markers=False))
+    title, places = ", ".join(terms), sorted(marks)
+    return line_chart(title, lines, x_label="iteration", y_label="loss", marks=places, logarithmic=True)
 
 
 def _thinned(points: list[tuple[float, float | None]], most: int = 1500) -> list[tuple[float, float | None]]:

@@ -20,6 +20,7 @@ from ciss_fast.report.configurations import Statistic, differing_settings, read_
 from ciss_fast.report.html import cell, name_cell, table
 from ciss_fast.report.page import time_and_memory
 from ciss_fast.report.pictures import LONGEST_SIDE, label_map
+from ciss_fast.report.scores import losses
 
 VOID = {"meta", "img"}
 
@@ -61,7 +62,7 @@ STEPS = [7, 3, 3]
 NAMES = ["background", *(f"class {number}" for number in range(1, 13))]
 
 
-def metrics_of_steps(better):
+def metrics_of_steps(better, terms=()):
     """Entries of ``metrics.json`` that follow from random confusion matrices."""
     random, entries = np.random.default_rng(7), []
     for step in range(3):
@@ -69,7 +70,8 @@ def metrics_of_steps(better):
         count = sum(groups)
         scores = compute_scores(random.integers(1, 9, (count, count)) + 50 * np.eye(count, dtype=int), groups)
         summary = scores.summary() | {"miou_all": scores.all + better}
-        log = [{"iteration": i, "learning_rate": 0.1, "loss": 1 / (1 + i)} for i in range(5)]
+        logged = {"learning_rate": 0.1, **dict.fromkeys(terms, 0.5)}
+        log = [{"iteration": i, "loss": 1 / (1 + i), **logged} for i in range(5)]
         entries.append(
             {"step": step, "new_classes": NAMES[count - groups[-1] : count], "training_images": 40, "test_images": 8,
              "iterations": 5, "seconds_training": 2.0, "seconds_testing": 1.0, "peak_memory_bytes": 2**30, **summary,
@@ -82,8 +84,8 @@ def metrics_of_steps(better):
 def written_run(tmp_path):
     """A function that writes a run's folder as training leaves it, without checkpoints."""
 
-    def write(name, *, better=0.0, task="6-3", steps=3, previews=2, **settings):
-        config, entries = Config().with_settings({"task": task, **settings}), metrics_of_steps(better)[:steps]
+    def write(name, *, better=0.0, task="6-3", steps=3, previews=2, terms=(), **settings):
+        config, entries = Config().with_settings({"task": task, **settings}), metrics_of_steps(better, terms)[:steps]
         folder = ResultsFolder(tmp_path / name)
         folder.claim(config)
         folder.write_metrics(
@@ -189,6 +191,20 @@ def test_class_orders_and_seeds_are_repetitions_and_loss_weights_are_not(written
     assert (first.name, [run.name for run in first.runs]) == ("a", ["a-seed0", "a-seed1"])
     assert [run.name for run in second.runs] == ["b"]
     assert [name for name, _ in differing_settings(configurations)] == ["dropout"]
+
+
+def test_losses_of_the_same_terms_share_a_chart(written_run):
+    runs = [
+        written_run("a", terms=("ce", "kd")), written_run("b", terms=("ce",), dropout=0.2),
+        written_run("c", terms=("kd", "ce"), dropout=0.3),
+    ]  # fmt: skip
+    text = losses(read_configurations(runs))
+    charts = re.findall(r"<svg.*?</svg>", text)
+    assert [re.search(r'class="title"[^>]*>([^<]+)<', chart)[1] for chart in charts] == ["alife, ce, kd", "alife, ce"]
+    # A line for every step of a configuration, in the colours of the legend.
+    lines = [re.findall(r'<polyline class="line (c\d)', chart) for chart in charts]
+    assert lines == [["c0"] * 3 + ["c2"] * 3, ["c1"] * 3]
+    assert re.findall(r'class="key (c\d)"></span>(\w)', text) == [("c0", "a"), ("c1", "b"), ("c2", "c")]
 
 
 def test_statistic_is_that_of_the_sample():
