@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from ..parser import Parser
 from .data import prepare
 from .estimate import seconds_of
 from .experiments import QUICK_SETTINGS, SETTINGS, TUNING, Experiment, all_experiments, tuning
-from .page import groups_of, table, write_page
+from .page import groups_of, table, write_page, write_tables
+from .pictures import draw_picture
 from .schedule import command_line, run_all
 
 ABLATED = "msrc-15-6"
+PAGE = Path("docs/results/comparison.html")
 QUICK = {
     "crop_size": 32, "epochs_base": 0.2, "epochs_later": 0.2, "head_channels": 16, "features_per_class": 5,
     "rotation_epochs": 0.2, "replay_epochs": 0.2, "memory_images": 10,
@@ -40,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--threads", type=int, default=1, help="threads of each (%(default)s)")
     run.add_argument("--plan", action="store_true", help="say what would be done and how long it takes, and stop")
     page = commands.add_parser("page", help="write the page and print the tables", allow_abbrev=False)
-    page.add_argument("--page", type=Path, default=Path("docs/results/comparison.html"), help="(%(default)s)")
+    page.add_argument("--page", type=Path, help=f"({PAGE}; with --tuning or --quick none)")
+    page.add_argument("--tables", type=Path, nargs="+", default=[], metavar="FILE", help="Markdown with marked tables")
     for command in (run, page):
         command.add_argument("--output", type=Path, default=Path("runs/comparison"), help="results (%(default)s)")
         command.add_argument("--only", metavar="NAME[,NAME...]", default="*", help="experiments; * as in file names")
@@ -91,7 +95,7 @@ def _run(options: argparse.Namespace) -> None:
     waiting = [one for one in experiments if not (options.output / one.name / "done").exists()]
     print(f"{len(experiments)} experiments, {len(waiting)} to be done or finished", flush=True)
     if waiting and not options.quick or options.plan:
-        seconds = _estimates(waiting, settings, options.output / "estimates.json")
+        seconds = _estimates(waiting, settings, options.output / "estimates.json", options.jobs)
         total = sum(seconds.values()) / options.jobs
         print(f"about {total / 60:.0f} min, {options.jobs} at a time, {options.threads} threads each", flush=True)
     if not options.plan:
@@ -106,26 +110,43 @@ def _run(options: argparse.Namespace) -> None:
         )
 
 
-def _estimates(experiments: Sequence[Experiment], settings: Mapping[str, Any], cache: Path) -> dict[str, float]:
-    """Seconds by experiment. One of every kind is tried out; ``cache`` keeps it. Weights of terms take no time."""
+def _estimates(
+    experiments: Sequence[Experiment], settings: Mapping[str, Any], cache: Path, jobs: int
+) -> dict[str, float]:
+    """Seconds by experiment. One of every kind is tried out, ``jobs`` at a time as later; ``cache`` keeps them.
+
+    Weights of terms and learning rates take no time.
+    """
     known = json.loads(cache.read_text("utf-8")) if cache.exists() else {}
-    result = {}
-    for one in experiments:
-        own = {name: value for name, value in one.settings.items() if name in ("method", "feature_replay", "precision")}
-        kind = json.dumps([one.setting.name, one.base is not None, own, dict(one.environment)])
-        if kind not in known:
-            print(f"{one.name}: trying out", flush=True)
-            known[kind] = seconds_of(one, settings[one.name])
+    kinds = {one.name: _kind(one) for one in experiments}
+    examples = {kinds[one.name]: one for one in reversed(experiments) if kinds[one.name] not in known}
+    print(f"trying out {len(examples)} kinds of experiments", flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        for kind, seconds in zip(
+            examples, pool.map(lambda one: seconds_of(one, settings[one.name]), examples.values()), strict=True
+        ):
+            known[kind] = seconds
             atomic_write_text(cache, json.dumps(known, indent=0))
-        result[one.name] = known[kind]
-    return result
+    return {name: known[kind] for name, kind in kinds.items()}
+
+
+def _kind(one: Experiment) -> str:
+    own = {name: value for name, value in one.settings.items() if name in ("method", "feature_replay", "precision")}
+    return json.dumps([one.setting.name, one.base is not None, own, dict(one.environment)])
 
 
 def _page(options: argparse.Namespace) -> None:
-    groups = groups_of(_experiments(options), options.output)
+    experiments = _experiments(options)
+    groups = groups_of(experiments, options.output)
     for name, configurations in groups.items():
         print(f"\n{name}\n\n{table(configurations)}")
-    print(f"\npage: {write_page(groups, options.page)}")
+    page = options.page or (None if options.tuning or options.quick else PAGE)
+    if page is not None:
+        print(f"\npage: {write_page(groups, page)}")
+        for name in groups.keys() & {one.setting.name for one in experiments}:
+            print(f"picture: {draw_picture(page.with_name(f'{page.stem}-{name}.png'), groups[name])}")
+    for path in options.tables:
+        print(f"{path}: {write_tables(groups, path)} tables")
 
 
 if __name__ == "__main__":

@@ -121,14 +121,14 @@ def ablations(setting: Setting) -> Iterator[Experiment]:
 
 def tuning(setting: Setting) -> Iterator[Experiment]:
     """Learning rates of later steps for every method, on the base classes' training images alone."""
-    bases = [f"{setting.name}/{method}-base" for method in FAMILY_BASES.values()]
-    for method, name in zip(FAMILY_BASES.values(), bases, strict=True):
-        yield Experiment(name, setting.name, setting, 0, {"method": method, "lr_later": LEARNING_RATES[0]})
     for rate in LEARNING_RATES:
         for method in METHODS:
-            base = bases[list(FAMILY_BASES).index(get_method(method).prediction_kind)]
             name = f"{setting.name}/{method}-{rate:g}"
-            yield Experiment(name, setting.name, setting, 0, {"method": method, "lr_later": rate}, base)
+            family = FAMILY_BASES[get_method(method).prediction_kind]
+            base = f"{setting.name}/{family}-{LEARNING_RATES[0]:g}"
+            yield Experiment(
+                name, setting.name, setting, 0, {"method": method, "lr_later": rate}, base if base != name else None
+            )
 
 
 def all_experiments(settings: Sequence[Setting], ablated: str) -> list[Experiment]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -15,7 +16,9 @@ from ciss_fast.report.page import body, document, peak_gibibytes
 from .experiments import ARITHMETIC_GROUP, Experiment
 
 MEBIBYTE = 2**20
-COLUMNS = ("method", "runs", "base", "new", "all", "hIoU", "minutes", "peak memory, GiB", "kept, MiB")
+BASE, LATER = slice(1), slice(1, None)
+MARKED = re.compile(r"(?P<start><!-- table (?P<group>\S+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+COLUMNS = ("method", "runs", "base", "new", "all", "hIoU", "minutes, base + later", "peak memory, GiB", "kept, MiB")
 
 
 def groups_of(experiments: Sequence[Experiment], output: Path) -> dict[str, list[Configuration]]:
@@ -60,13 +63,37 @@ def table(configurations: Sequence[Configuration]) -> str:
     rows = [COLUMNS, tuple("---" for _ in COLUMNS)]
     for entry in configurations:
         scores = [_percent(entry.at_end(name)) for name in ("miou_base", "miou_new", "miou_all", "hiou")]
-        minutes = entry.of_runs(lambda metrics: sum(step["seconds_training"] for step in metrics["steps"]) / 60)
+        base, later = (entry.of_runs(lambda metrics, of=of: _minutes(metrics["steps"][of])) for of in (BASE, LATER))
+        minutes = _plain(base, 1) + (f" + {_plain(later, 1)}" if entry.num_steps > 1 else "")
         peak = entry.of_runs(peak_gibibytes)
         kept = entry.of_runs(kept_mebibytes)
         rows.append(
-            (entry.name, str(len(entry.runs)), *scores, _plain(minutes, 1), _plain(peak, 2), _plain(kept, 1))
+            (entry.name, str(len(entry.runs)), *scores, minutes, _plain(peak, 2), _plain(kept, 1))
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _minutes(steps: Sequence[Mapping[str, Any]]) -> float:
+    return sum(step["seconds_training"] for step in steps) / 60
+
+
+def write_tables(groups: Mapping[str, Sequence[Configuration]], path: Path) -> int:
+    """Put the groups' tables between the lines ``<!-- table GROUP -->`` and ``<!-- end -->`` of a Markdown file.
+
+    Returns how many; a marked group that is not there keeps what stands there. Raises `DataError` for a file without
+    such lines.
+    """
+    text = path.read_text("utf-8") if path.is_file() else ""
+    marked = MARKED.findall(text)
+    if not marked:
+        raise DataError(f"{path}: expected lines <!-- table GROUP --> and <!-- end -->, found none")
+
+    def replaced(match: re.Match[str]) -> str:
+        group = groups.get(match["group"])
+        return match[0] if group is None else f"{match['start']}{table(group)}\n{match['end']}"
+
+    atomic_write_text(path, MARKED.sub(replaced, text))
+    return sum(group in groups for _, group, _ in marked)
 
 
 def _percent(value: Statistic | None) -> str:
