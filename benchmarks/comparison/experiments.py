@@ -37,7 +37,8 @@ SETTINGS = (
     Setting("voc-15-1", "voc12part_bal320", _VOC, "15-1", (0,), "voc-15-5", {"epochs_later": 20}),
 )
 TUNING = (Setting("msrc-tuning", "msrc21_320-base-only", _MSRC, "10-5", (0,)),)
-LEARNING_RATES = (3e-4, 1e-3, 3e-3)
+LEARNING_RATES = (3e-4, 1e-4, 1e-3, 3e-3)
+"""The first one's runs make the base steps, too."""
 QUICK_SETTINGS = (
     Setting("shapes-6-3", "shapes", "demo", "6-3", (0, 1)),
     Setting("shapes-6-1", "shapes", "demo", "6-1", (0,), shares_base_with="shapes-6-3"),
