@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ciss_fast import __version__
 from ciss_fast.commands import convert, evaluate, predict, report
 from ciss_fast.engine.config import Config, all_settings, option_name
 from ciss_fast.engine.recipes import describe_recipe, effective_recipe, is_published, load_recipe, recipe_names, to_toml
@@ -32,6 +33,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands, with one option for every setting of `Config`."""
     parser = _Parser(prog="ciss-fast", description="Class-incremental semantic segmentation.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train and evaluate all steps of a task", allow_abbrev=False)
     train.add_argument(

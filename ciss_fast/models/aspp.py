@@ -25,8 +25,8 @@ class ImagePooling(nn.Sequential):
         norm = self[2]
         if norm.training and x.shape[0] == 1 and not isinstance(norm, nn.SyncBatchNorm):
             raise ConfigError(
-                "batch size 1: the image pooling's batch norm needs at least 2 images a batch in training; "
-                "use a larger batch or freeze_batch_norm='all'"
+                "a batch of 1 image: the image pooling's batch norm needs at least 2 images a batch in training, of "
+                "each part if batches are split; use a larger batch, fewer parts or freeze_batch_norm='all'"
             )
         # Enlarging a single value bilinearly is that value everywhere.
         return super().forward(x).expand(-1, -1, *x.shape[-2:])

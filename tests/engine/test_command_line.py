@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from ciss_fast import __version__
 from ciss_fast.cli import main
 
 TINY = [
@@ -13,6 +14,12 @@ TINY = [
     "--weights", "none", "--head-channels", "8", "--epochs-base", "1", "--epochs-later", "1", "--device",
     "cpu",
 ]  # fmt: skip
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"ciss-fast {__version__}\n"
 
 
 def test_train_and_compare(tmp_path, capsys):
@@ -67,7 +74,7 @@ def test_command_line_overrides_the_recipe_and_is_saved(tmp_path):
         (["--device", "meta"], "--device: expected auto, cpu, cuda or cuda:N, got 'meta'"),
         (["--device", "cpu:1"], "--device: expected auto, cpu, cuda or cuda:N, got 'cpu:1'"),
         (["--data-option", "root=x"], "'shapes' has no option 'root'"),
-        (["--batch-size", "1"], "step 0 with 33 training images: batch size 1: "),
+        (["--batch-size", "1"], "step 0 with 33 training images: a batch of 1 image: "),
         (
             ["--backbone-lr-multiplier", "0", "--head-lr-multiplier", "0", "--later-new-classifier-lr-multiplier", "0",
              "--old-classifiers-lr-multiplier", "0"],

@@ -73,7 +73,7 @@ def test_image_pooling_is_the_mean_of_the_map():
 
 def test_a_batch_of_one_in_training_is_a_clear_error():
     model = build_model("mobilenet_v2", 16, [4], head_channels=16).train()
-    with pytest.raises(ConfigError, match="^batch size 1: .* at least 2 images") as caught:
+    with pytest.raises(ConfigError, match="^a batch of 1 image: .* at least 2 images") as caught:
         model(torch.randn(1, 3, 64, 64))
     assert "\n" not in str(caught.value)
     model.aspp.convs[4][2].eval()
