@@ -14,6 +14,7 @@ from typing import Any
 
 from ciss_fast.atomic_files import atomic_write_text
 from ciss_fast.cli import run_command
+from ciss_fast.engine.recipes import load_recipe
 from ciss_fast.errors import ConfigError
 
 from ..parser import Parser
@@ -132,7 +133,8 @@ def _estimates(
 
 def _kind(one: Experiment) -> str:
     own = {name: value for name, value in one.settings.items() if name in ("method", "feature_replay", "precision")}
-    return json.dumps([one.setting.name, one.base is not None, own, dict(one.environment)])
+    recipe, changes = load_recipe(one.setting.recipe).to_dict(), dict(one.setting.changes)
+    return json.dumps([one.setting.name, recipe, changes, one.base is not None, own, dict(one.environment)])
 
 
 def _page(options: argparse.Namespace) -> None:
