@@ -98,6 +98,8 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     # At the rate that is best for the four others.
     "fine-tuning-0.001": ("fine-tuning", {"lr_later": 1e-3}),
     "dkd-m-0.001": ("dkd-m", {"lr_later": 1e-3}),
+    # Between the two rates of the tuning that keep everything old and learn everything new.
+    "dkd-0.002": ("dkd", {"lr_later": 2e-3}),
 }
 """By name: the method and what is changed. What is complete is in the comparison."""
 
