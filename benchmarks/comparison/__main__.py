@@ -26,6 +26,8 @@ from .pictures import draw_picture
 from .schedule import command_line, run_all
 
 ABLATED = "msrc-15-6"
+TIMELESS = ("loss_weight", "lr_later", "unbiased_terms", "new_classifier_start")
+"""Settings of experiments that do not change how long they take."""
 PAGE = Path("docs/results/comparison.html")
 QUICK = {
     "crop_size": 32, "epochs_base": 0.2, "epochs_later": 0.2, "head_channels": 16, "features_per_class": 5,
@@ -64,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(command)
 
 
-def _experiments(options: argparse.Namespace) -> list[Experiment]:
-    """What is asked for, and the bases it needs."""
+def _experiments(options: argparse.Namespace) -> tuple[list[Experiment], list[Experiment]]:
+    """What is asked for; and that with the bases it needs."""
     if options.tuning:
         known = [one for setting in TUNING for one in tuning(setting)]
     elif options.quick:
@@ -78,11 +80,11 @@ def _experiments(options: argparse.Namespace) -> list[Experiment]:
         names = ", ".join(one.name for one in known)
         raise ConfigError(f"--only: no experiment is called {options.only}; there are {names}")
     bases = {one.base for one in chosen}
-    return [one for one in known if one in chosen or one.name in bases]
+    return chosen, [one for one in known if one in chosen or one.name in bases]
 
 
 def _run(options: argparse.Namespace) -> None:
-    experiments = _experiments(options)
+    _, experiments = _experiments(options)
     data = {one.setting.data: prepare(one.setting.data, options.data, options.output) for one in experiments}
     extra: dict[str, Any] = {"threads": options.threads, "previews": 4, **(QUICK if options.quick else {})}
     settings = {
@@ -114,10 +116,7 @@ def _run(options: argparse.Namespace) -> None:
 def _estimates(
     experiments: Sequence[Experiment], settings: Mapping[str, Any], cache: Path, jobs: int
 ) -> dict[str, float]:
-    """Seconds by experiment. One of every kind is tried out, ``jobs`` at a time as later; ``cache`` keeps them.
-
-    Weights of terms and learning rates take no time.
-    """
+    """Seconds by experiment. One of every kind is tried out, ``jobs`` at a time as later; ``cache`` keeps them."""
     known = json.loads(cache.read_text("utf-8")) if cache.exists() else {}
     kinds = {one.name: _kind(one) for one in experiments}
     examples = {kinds[one.name]: one for one in reversed(experiments) if kinds[one.name] not in known}
@@ -132,21 +131,22 @@ def _estimates(
 
 
 def _kind(one: Experiment) -> str:
-    own = {name: value for name, value in one.settings.items() if name in ("method", "feature_replay", "precision")}
+    own = {name: value for name, value in one.settings.items() if name not in TIMELESS}
     recipe, changes = load_recipe(one.setting.recipe).to_dict(), dict(one.setting.changes)
     return json.dumps([one.setting.name, recipe, changes, one.base is not None, own, dict(one.environment)])
 
 
 def _page(options: argparse.Namespace) -> None:
-    experiments = _experiments(options)
+    experiments, _ = _experiments(options)
     groups = groups_of(experiments, options.output)
     for name, configurations in groups.items():
         print(f"\n{name}\n\n{table(configurations)}")
     page = options.page or (None if options.tuning or options.quick else PAGE)
     if page is not None:
         print(f"\npage: {write_page(groups, page)}")
-        for name in groups.keys() & {one.setting.name for one in experiments}:
-            print(f"picture: {draw_picture(page.with_name(f'{page.stem}-{name}.png'), groups[name])}")
+        for name in [name for name in groups if name in {one.setting.name for one in experiments}]:
+            path = page.with_name(f"{page.stem}-{name}.png")
+            print(f"picture: {draw_picture(path, groups[name]) or 'none, there are no previews'}")
     for path in options.tables:
         print(f"{path}: {write_tables(groups, path)} tables")
 

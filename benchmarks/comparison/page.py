@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from .experiments import ARITHMETIC_GROUP, Experiment
 
 MEBIBYTE = 2**20
 BASE, LATER = slice(1), slice(1, None)
-MARKED = re.compile(r"(?P<start><!-- table (?P<group>\S+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(?P<start><!-- table (?P<group>\S+) -->\n)(?:(?!<!-- table ).)*?(?P<end><!-- end -->)", re.DOTALL)
 COLUMNS = ("method", "runs", "base", "new", "all", "hIoU", "minutes, base + later", "peak memory, GiB", "kept, MiB")
 
 
@@ -44,8 +45,15 @@ def groups_of(experiments: Sequence[Experiment], output: Path) -> dict[str, list
 
 def _configurations(folders: Sequence[Path], one_each: bool) -> list[Configuration]:
     """Of folders; ``one_each``: even where the settings are the same, as in runs that differ in their environment."""
-    together = read_configurations(folders)  # finds runs that do not belong together
-    return [read_configurations([folder])[0] for folder in folders] if one_each else together
+    entries = read_configurations(folders)  # finds runs that do not belong together
+    if one_each:
+        entries = [read_configurations([folder])[0] for folder in folders]
+    named = [replace(entry, name=re.sub(r"-seed\d+$", "", entry.name)) for entry in entries]
+    names = [entry.name for entry in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{folders[0].parent}: expected equal settings in all runs of {name}, got different ones")
+    return named
 
 
 def write_page(groups: Mapping[str, Sequence[Configuration]], path: Path) -> Path:
@@ -68,7 +76,7 @@ def table(configurations: Sequence[Configuration]) -> str:
         peak = entry.of_runs(peak_gibibytes)
         kept = entry.of_runs(kept_mebibytes)
         rows.append(
-            (entry.name, str(len(entry.runs)), *scores, minutes, _plain(peak, 2), _plain(kept, 1))
+            (entry.name, str(len(entry.runs)), *scores, minutes, _plain(peak, 1), _plain(kept, 1))
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -83,7 +91,9 @@ def write_tables(groups: Mapping[str, Sequence[Configuration]], path: Path) -> i
     Returns how many; a marked group that is not there keeps what stands there. Raises `DataError` for a file without
     such lines.
     """
-    text = path.read_text("utf-8") if path.is_file() else ""
+    if not path.is_file():
+        raise DataError(f"{path}: not found; expected a Markdown file with lines <!-- table GROUP --> and <!-- end -->")
+    text = path.read_text("utf-8")
     marked = MARKED.findall(text)
     if not marked:
         raise DataError(f"{path}: expected lines <!-- table GROUP --> and <!-- end -->, found none")
@@ -108,7 +118,7 @@ def _plain(value: Statistic | None, digits: int) -> str:
 
 
 def kept_mebibytes(metrics: Mapping[str, Any]) -> float | None:
-    """What a method with a memory keeps of earlier steps at the end of the last step but one."""
+    """The most that a method's memory of features or images has had at the end of a step; None without one."""
     stages = [stage for step in metrics["steps"] for stage in step["stages"]]
     features = [stage["memory"]["bytes"] for stage in stages if "memory" in stage]
     images = [stage["memory_bytes"] for stage in stages if "memory_bytes" in stage]
