@@ -101,6 +101,8 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "dkd-kd-dkd": ("dkd", {"loss_weight": {"ac": 0}, "new_classifier_start": "random"}),
     # An epoch of the last stage is 24 iterations here, 89 with the published sizes of VOC 15-5.
     "alife-m-replay-10-epochs": ("alife-m", {"replay_epochs": 10}),
+    # VOC 15-5's published weight; other data have 1.
+    "alife-m-memory-10": ("alife-m", {"loss_weight": {"memory": 10}}),
     # At the rate that is best for the four others.
     "fine-tuning-0.001": ("fine-tuning", {"lr_later": 1e-3}),
     "dkd-m-0.001": ("dkd-m", {"lr_later": 1e-3}),

@@ -21,14 +21,17 @@ COLUMNS = 12
 
 
 def draw_picture(path: Path, entries: Sequence[Configuration]) -> Path | None:
-    """A PNG of the first previews; None if the runs have none. What learns all in one step is in the last column.
+    """A PNG of some of the previews; None if the runs have none. What learns all in one step is in the last column.
 
     Predictions only: neither the images nor their ground truth, which may not be passed on.
     """
     steps = max(entry.num_steps for entry in entries)
-    samples = collect_samples(entries)[: max(1, COLUMNS // steps)]
+    samples = collect_samples(entries)
     if not samples:
         return None
+    # The first is one of the base classes, the last one of those learnt last.
+    chosen = np.linspace(0, len(samples) - 1, min(len(samples), max(1, COLUMNS // steps))).round().astype(int)
+    samples = [samples[place] for place in chosen]
     names = entries[0].runs[0].metrics["class_names"]
     palette, shown = class_palette(), set()
     figure = Figure(figsize=(1.2 * steps * len(samples) + 1.2, len(entries) + 0.9), layout="constrained")

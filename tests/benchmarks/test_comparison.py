@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -11,17 +13,26 @@ from PIL import Image
 
 from benchmarks.comparison.__main__ import main
 from benchmarks.comparison.data import BASE_ONLY, prepare
-from benchmarks.comparison.experiments import METHODS, QUICK_SETTINGS, SETTINGS, Experiment, Setting, all_experiments
-from benchmarks.comparison.page import write_tables
+from benchmarks.comparison.experiments import (
+    LEARNING_RATES,
+    METHODS,
+    QUICK_SETTINGS,
+    SETTINGS,
+    TUNING,
+    Experiment,
+    Setting,
+    all_experiments,
+    comparison,
+    tuning,
+)
+from benchmarks.comparison.page import groups_of, write_tables
 from benchmarks.comparison.pictures import draw_picture
 from benchmarks.comparison.schedule import Failed, command_line, run_all
 from ciss_fast.data import build_dataset
-from ciss_fast.engine.config import Config
 from ciss_fast.engine.recipes import load_recipe
-from ciss_fast.engine.results import ResultsFolder
 from ciss_fast.errors import DataError
 from ciss_fast.palette import class_palette
-from ciss_fast.report.configurations import Configuration, RunData
+from ciss_fast.report.configurations import read_configurations
 
 HERE = Setting("here", "shapes", "demo", "6-3", (0,))
 
@@ -42,6 +53,21 @@ def test_every_method_is_there_and_every_base_comes_before_what_needs_it():
     assert [name for name in own if name.startswith("voc")] == [
         "voc-15-5/fine-tuning-seed0", "voc-15-5/dkd-seed0", "voc-15-5/joint-seed0",
     ]  # fmt: skip
+
+
+def test_tuning_tries_every_rate_with_every_method_from_two_base_steps():
+    found = list(tuning(TUNING[0]))
+    tried = {(one.settings["method"], one.settings["lr_later"]) for one in found}
+    assert tried == {(method, rate) for method in METHODS for rate in LEARNING_RATES} and len(found) == len(tried)
+    names = [one.name for one in found]
+    bases = [one.name for one in found if one.base is None]
+    assert bases == ["msrc-tuning/fine-tuning-0.0003", "msrc-tuning/dkd-0.0003"]
+    assert all(one.base is None or names.index(one.base) < names.index(one.name) for one in found)
+
+
+def test_settings_of_a_method_go_before_those_of_all():
+    updates = {one.settings["method"]: one.settings.get("epochs_later") for one in comparison(SETTINGS[-1])}
+    assert updates.pop("dkd-m") == "5,2,4,7,5" and set(updates.values()) == {None}
 
 
 @pytest.mark.parametrize("setting", [*SETTINGS, *QUICK_SETTINGS], ids=lambda setting: setting.name)
@@ -111,36 +137,19 @@ def test_tuning_sees_the_base_classes_training_images_alone(tmp_path, shared_fil
     assert len(found) == len(set(found)) == 360 and set(found) <= listed  # 360: images of 15-6's base step
 
 
-@pytest.fixture
-def configuration(tmp_path):
-    """A function that makes one of runs with these hIoU after their two steps, previews included."""
-
-    def make(name, *scores):
-        runs = []
-        for number, score in enumerate(scores):
-            folder = ResultsFolder(tmp_path / f"{name}{number}")
-            folder.claim(Config())
-            images = [np.zeros((6, 8, 3), dtype=np.uint8)]
-            folder.write_preview_images(images, [np.zeros((6, 8), dtype=np.uint8)])
-            steps = []
-            for step in range(2):
-                folder.write_evaluation(step, np.eye(2, dtype=np.int64), [np.full((6, 8), step, dtype=np.uint8)])
-                steps.append(
-                    {"step": step, "miou_base": 0.5, "miou_new": None, "miou_all": 0.25, "hiou": score, "stages": [],
-                     "seconds_training": 60.0 * (1 + step), "peak_memory_bytes": 2**30}
-                )  # fmt: skip
-            metrics = {"steps": steps, "num_steps": 2, "method": name, "class_names": ["background", "cat"]}
-            runs.append(RunData(name, folder, {}, metrics))
-        return Configuration(name, runs)
-
-    return make
-
-
-def test_marked_tables_are_replaced_and_others_kept(tmp_path, configuration):
+def test_marked_tables_are_replaced_and_others_kept(tmp_path, written_run):
     path = tmp_path / "tables.md"
     path.write_text("a\n<!-- table one -->\nold\n<!-- end -->\nb\n<!-- table two -->\nkept\n<!-- end -->\n")
-    assert write_tables({"one": [configuration("mib", 0.25, 0.75)], "three": []}, path) == 1
-    row = "| mib | 2 | 50.0 ± 0.0 | – | 25.0 ± 0.0 | 50.0 ± 35.4 | 1.0 + 2.0 | 1.0 | – |"
+    runs = [written_run("mib-seed0"), written_run("mib-seed1", seed=1, better=0.125)]
+    groups = {"one": read_configurations(runs), "three": []}
+    assert write_tables(groups, path) == 1
+    base, new, score, hiou = (
+        [100 * json.loads((run / "metrics.json").read_text())["steps"][-1][name] for run in runs]
+        for name in ("miou_base", "miou_new", "miou_all", "hiou")
+    )
+    spread = f"{statistics.mean(score):.1f} ± {statistics.stdev(score):.1f}"
+    base, new, hiou = (f"{values[0]:.1f} ± 0.0" for values in (base, new, hiou))
+    row = f"| mib | 2 | {base} | {new} | {spread} | {hiou} | 0.0 + 0.1 | 1.0 | – |"
     first, text = path.read_text().split("\n", 1)
     assert first == "a" and f"{row}\n<!-- end -->\nb\n<!-- table two -->\nkept\n<!-- end -->\n" in text
     assert "old" not in text
@@ -149,18 +158,49 @@ def test_marked_tables_are_replaced_and_others_kept(tmp_path, configuration):
     path.write_text("nothing marked\n")
     for unmarked in (path, tmp_path / "nowhere.md"):
         with pytest.raises(DataError, match="lines <!-- table GROUP -->"):
-            write_tables({}, unmarked)
+            write_tables(groups, unmarked)
     assert path.read_text() == "nothing marked\n" and not (tmp_path / "nowhere.md").exists()
 
 
-def test_picture_shows_predictions(tmp_path, configuration):
-    drawn = np.asarray(Image.open(draw_picture(tmp_path / "a.png", [configuration("mib", 0.5)])).convert("RGB"))
-    for class_id in range(2):  # as many pixels as a prediction has, not just the legend's patch
-        assert (drawn == class_palette()[class_id]).all(axis=-1).sum() > 1000
-    assert not (drawn == class_palette()[2]).all(axis=-1).any()
-    one = configuration("dkd", 0.5)
-    one.runs[0].folder.previews_path.unlink()
-    assert draw_picture(tmp_path / "b.png", [one]) is None and not (tmp_path / "b.png").exists()
+def test_a_mark_without_its_end_loses_nothing(tmp_path, written_run):
+    path = tmp_path / "tables.md"
+    path.write_text("<!-- table one -->\ntext\n<!-- table two -->\nold\n<!-- end -->\n")
+    entries = read_configurations([written_run("mib")])
+    assert write_tables({"one": entries, "two": entries}, path) == 1
+    assert path.read_text().startswith("<!-- table one -->\ntext\n<!-- table two -->\n| method |")
+
+
+def test_picture_shows_predictions(tmp_path, written_run):
+    drawn = draw_picture(tmp_path / "a.png", read_configurations([written_run("mib", previews=3)]))
+    pixels = np.asarray(Image.open(drawn).convert("RGB"))
+    for class_id in range(3):  # as many pixels as a prediction has, not just the legend's patch
+        assert (pixels == class_palette()[class_id]).all(axis=-1).sum() > 1000
+    assert not (pixels == class_palette()[3]).all(axis=-1).any()
+    assert draw_picture(tmp_path / "b.png", read_configurations([written_run("dkd", previews=0)])) is None
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_results_of_other_settings_are_refused(tmp_path, written_run, capsys):
+    written_run("shapes-6-3/fine-tuning-seed0", lr_base=0.125)
+    assert main(["run", "--quick", "--output", str(tmp_path), "--only", "shapes-6-3/mib-seed0"]) == 2
+    assert "fine-tuning-seed0 holds a run of another configuration: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_rows_are_named_by_method_and_stale_runs_are_found(tmp_path, written_run, seeds):
+    setting = Setting("here", "shapes", "demo", "6-3", tuple(range(seeds)))
+    found = [one for one in comparison(setting) if one.settings["method"] == "fine-tuning"]
+    for one in found:
+        (written_run(one.name, seed=one.seed) / "done").touch()
+    (entry,) = groups_of(found, tmp_path)["here"]
+    assert entry.name == "fine-tuning" and len(entry.runs) == seeds
+    if seeds > 1:
+        stored = tmp_path / found[1].name / "config.json"
+        config = json.loads(stored.read_text())
+        config["optimisation"]["lr_base"] = 0.125
+        stored.write_text(json.dumps(config))
+        with pytest.raises(DataError, match="expected equal settings in all runs of fine-tuning, got different ones"):
+            groups_of(found, tmp_path)
 
 
 @pytest.mark.slow

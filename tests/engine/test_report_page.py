@@ -10,9 +10,6 @@ import pytest
 from PIL import Image
 
 from ciss_fast.cli import main
-from ciss_fast.engine.config import Config
-from ciss_fast.engine.metrics import compute_scores, run_scores
-from ciss_fast.engine.results import ResultsFolder
 from ciss_fast.errors import CheckpointError, ConfigError
 from ciss_fast.report import write_report
 from ciss_fast.report.charts import Series, line_chart
@@ -56,51 +53,6 @@ class Page(HTMLParser):
         self.texts.append(data)
         if {"td", "th"} & set(self.open):
             self.tables[-1][-1][-1] += data
-
-
-STEPS = [7, 3, 3]
-NAMES = ["background", *(f"class {number}" for number in range(1, 13))]
-
-
-def metrics_of_steps(better, terms=()):
-    """Entries of ``metrics.json`` that follow from random confusion matrices."""
-    random, entries = np.random.default_rng(7), []
-    for step in range(3):
-        groups = STEPS[: step + 1]
-        count = sum(groups)
-        scores = compute_scores(random.integers(1, 9, (count, count)) + 50 * np.eye(count, dtype=int), groups)
-        summary = scores.summary() | {"miou_all": scores.all + better}
-        logged = {"learning_rate": 0.1, **dict.fromkeys(terms, 0.5)}
-        log = [{"iteration": i, "loss": 1 / (1 + i), **logged} for i in range(5)]
-        entries.append(
-            {"step": step, "new_classes": NAMES[count - groups[-1] : count], "training_images": 40, "test_images": 8,
-             "iterations": 5, "seconds_training": 2.0, "seconds_testing": 1.0, "peak_memory_bytes": 2**30, **summary,
-             "iou": dict(zip(NAMES[:count], scores.iou, strict=True)), "loss_log": log}
-        )  # fmt: skip
-    return entries
-
-
-@pytest.fixture
-def written_run(tmp_path):
-    """A function that writes a run's folder as training leaves it, without checkpoints."""
-
-    def write(name, *, better=0.0, task="6-3", steps=3, previews=2, terms=(), **settings):
-        config, entries = Config().with_settings({"task": task, **settings}), metrics_of_steps(better, terms)[:steps]
-        folder = ResultsFolder(tmp_path / name)
-        folder.claim(config)
-        folder.write_metrics(
-            {"dataset": "shapes", "class_names": NAMES, "task": task, "setting": "overlapped", "method": "alife",
-             "seed": config.run.seed, "num_steps": 3, "steps": entries, **run_scores(entries)}
-        )  # fmt: skip
-        images = [np.full((12, 16, 3), 40 * i, dtype=np.uint8) for i in range(previews)]
-        maps = [np.full((12, 16), i, dtype=np.uint8) for i in range(previews)]
-        for entry in entries:
-            folder.write_evaluation(entry["step"], np.eye(2, dtype=np.int64), maps)
-        if previews:
-            folder.write_preview_images(images, maps)
-        return folder.path
-
-    return write
 
 
 def test_page_of_several_configurations(written_run, tmp_path):
