@@ -14,7 +14,7 @@ from typing import Any
 
 from ciss_fast.atomic_files import atomic_write_text
 from ciss_fast.cli import run_command
-from ciss_fast.engine.recipes import load_recipe
+from ciss_fast.engine.recipes import effective_recipe, load_recipe
 from ciss_fast.engine.results import ResultsFolder
 from ciss_fast.errors import ConfigError
 
@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace) -> None:
         for one in experiments
     }  # fmt: skip
     for one in experiments:  # what was made with other settings is found now
-        config = load_recipe(one.setting.recipe).with_settings(settings[one.name])
+        config = effective_recipe(load_recipe(one.setting.recipe).with_settings(settings[one.name]))
         ResultsFolder(options.output / one.name).check(config)
     waiting = [one for one in experiments if not (options.output / one.name / "done").exists()]
     print(f"{len(experiments)} experiments, {len(waiting)} to be done or finished", flush=True)
