@@ -11,9 +11,6 @@ import pytest
 import torch
 
 from ciss_fast import triton_runtime
-from ciss_fast.engine.config import Config
-from ciss_fast.engine.metrics import compute_scores, run_scores
-from ciss_fast.engine.results import ResultsFolder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MOST_THREADS = 2
@@ -94,6 +91,8 @@ CLASS_NAMES = ["background", *(f"class {number}" for number in range(1, 13))]
 
 def metrics_of_steps(better, terms=()):
     """Entries of ``metrics.json`` that follow from random confusion matrices."""
+    from ciss_fast.engine.metrics import compute_scores
+
     random, entries = np.random.default_rng(7), []
     for step in range(3):
         groups = STEPS_OF_WRITTEN_RUNS[: step + 1]
@@ -114,6 +113,9 @@ def metrics_of_steps(better, terms=()):
 @pytest.fixture
 def written_run(tmp_path):
     """A function that writes a run's folder as training leaves it, without checkpoints."""
+    from ciss_fast.engine.config import Config
+    from ciss_fast.engine.metrics import run_scores
+    from ciss_fast.engine.results import ResultsFolder
 
     def write(name, *, better=0.0, task="6-3", steps=3, previews=2, terms=(), **settings):
         config, entries = Config().with_settings({"task": task, **settings}), metrics_of_steps(better, terms)[:steps]
