@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(command)
 
 
-def _experiments(options: argparse.Namespace) -> tuple[list[Experiment], list[Experiment]]:
-    """What is asked for; and that with the bases it needs."""
+def _experiments(options: argparse.Namespace, *, with_bases: bool) -> list[Experiment]:
+    """What is asked for; ``with_bases``: and the bases it needs."""
     if options.tuning:
         known = [one for setting in TUNING for one in tuning(setting)]
     elif options.quick:
@@ -80,12 +80,12 @@ def _experiments(options: argparse.Namespace) -> tuple[list[Experiment], list[Ex
     if not chosen:
         names = ", ".join(one.name for one in known)
         raise ConfigError(f"--only: no experiment is called {options.only}; there are {names}")
-    bases = {one.base for one in chosen}
-    return chosen, [one for one in known if one in chosen or one.name in bases]
+    bases = {one.base for one in chosen} if with_bases else set()
+    return [one for one in known if one in chosen or one.name in bases]
 
 
 def _run(options: argparse.Namespace) -> None:
-    _, experiments = _experiments(options)
+    experiments = _experiments(options, with_bases=True)
     data = {one.setting.data: prepare(one.setting.data, options.data, options.output) for one in experiments}
     extra: dict[str, Any] = {"threads": options.threads, "previews": 4, **(QUICK if options.quick else {})}
     settings = {
@@ -141,7 +141,7 @@ def _kind(one: Experiment) -> str:
 
 
 def _page(options: argparse.Namespace) -> None:
-    experiments, _ = _experiments(options)
+    experiments = _experiments(options, with_bases=False)
     groups = groups_of(experiments, options.output)
     for name, configurations in groups.items():
         print(f"\n{name}\n\n{table(configurations)}")

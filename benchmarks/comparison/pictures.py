@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ciss_fast.atomic_files import atomic_write
+from ciss_fast.engine.plots import save_figure
 from ciss_fast.palette import class_palette
 from ciss_fast.report.configurations import Configuration
 from ciss_fast.report.samples import collect_samples
@@ -50,7 +48,4 @@ def draw_picture(path: Path, entries: Sequence[Configuration]) -> Path | None:
             cell.set_title(f"step {step}", fontsize=9)
     patches = [Patch(facecolor=palette[i] / 255, edgecolor="0.5", label=names[i]) for i in sorted(shown)]
     figure.legend(handles=patches, loc="outside lower center", ncols=10, fontsize=8)
-    FigureCanvasAgg(figure)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    return atomic_write(path, lambda file: file.write(buffer.getvalue()))
+    return save_figure(figure, path, dpi=90)

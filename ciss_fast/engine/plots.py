@@ -30,7 +30,7 @@ def draw_curves(path: Path, metrics: dict[str, Any]) -> Path:
         scores.plot(steps, [_percent(entry[name]) for entry in metrics["steps"]], marker="o", label=title)
     _finish_score_axes(scores, steps, f"{metrics['method']}, {metrics['dataset']} {metrics['task']}")
     scores.legend()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
@@ -99,7 +99,7 @@ def draw_predictions(
     shown = np.unique(np.concatenate([np.unique(item) for item in [*labels, *sum(map(list, predictions_by_step), [])]]))
     patches = [Patch(facecolor=palette[i] / 255, edgecolor="0.5", label=class_names[i]) for i in shown if i != 255]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_comparison(path: Path, runs: dict[str, dict[str, Any]]) -> Path:
@@ -120,7 +120,7 @@ def draw_comparison(path: Path, runs: dict[str, dict[str, Any]]) -> Path:
             )
         _finish_score_axes(axes, steps, title if score == "hiou" else f"mIoU {title}")
     panels[0].legend()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _finish_score_axes(axes: Any, steps: Sequence[int], title: str) -> None:
@@ -133,8 +133,9 @@ def _percent(value: float | None) -> float:
     return float("nan") if value is None else 100 * value
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path, dpi: int = 110) -> Path:
+    """Write a figure as PNG, whole or not at all; returns ``path``."""
     FigureCanvasAgg(figure)
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=dpi)
     return atomic_write(path, lambda file: file.write(buffer.getvalue()))

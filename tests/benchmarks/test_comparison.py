@@ -73,7 +73,8 @@ def test_settings_of_a_method_go_before_those_of_all():
 @pytest.mark.parametrize("setting", [*SETTINGS, *QUICK_SETTINGS], ids=lambda setting: setting.name)
 def test_recipes_and_changes_are_settings(setting):
     for one in all_experiments([setting], setting.name):
-        load_recipe(setting.recipe).with_settings({**setting.changes, **one.settings, "task": setting.task})
+        config = load_recipe(setting.recipe).with_settings({**setting.changes, **one.settings, "task": setting.task})
+        assert (config.method.method, config.data.task) == (one.settings["method"], setting.task)
 
 
 def test_command_line(tmp_path):
