@@ -21,10 +21,11 @@ from ciss_fast.errors import ConfigError
 from ..parser import Parser
 from .data import prepare
 from .estimate import seconds_of
-from .experiments import QUICK_SETTINGS, SETTINGS, TUNING, Experiment, all_experiments, tuning
+from .experiments import Experiment, all_experiments, tuning
 from .page import groups_of, table, write_page, write_tables
 from .pictures import draw_picture
 from .schedule import command_line, run_all
+from .tasks import QUICK_SETTINGS, SETTINGS, TUNING
 
 ABLATED = "msrc-15-6"
 TIMELESS = ("loss_weight", "lr_later", "unbiased_terms", "new_classifier_start")
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _experiments(options: argparse.Namespace, *, with_bases: bool) -> list[Experiment]:
     """What is asked for; ``with_bases``: and the bases it needs."""
     if options.tuning:
-        known = [one for setting in TUNING for one in tuning(setting)]
+        known = [one for tried in TUNING for one in tuning(tried)]
     elif options.quick:
         known = all_experiments(QUICK_SETTINGS, "shapes-6-3")
     else:

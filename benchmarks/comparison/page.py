@@ -14,11 +14,13 @@ from ciss_fast.errors import DataError
 from ciss_fast.report.configurations import Configuration, Statistic, read_configurations
 from ciss_fast.report.page import body, document, peak_gibibytes
 
-from .experiments import ARITHMETIC_GROUP, Experiment
+from .ablations import ARITHMETIC_GROUP
+from .experiments import Experiment
 
 MEBIBYTE = 2**20
 BASE, LATER = slice(1), slice(1, None)
 MARKED = re.compile(r"(?P<start><!-- table (?P<group>\S+) -->\n)(?:(?!<!-- table ).)*?(?P<end><!-- end -->)", re.DOTALL)
+SECTION = re.compile(r'<section id="(?P<group>[^"]+)">.*?</section>', re.DOTALL)
 COLUMNS = ("method", "runs", "base", "new", "all", "hIoU", "minutes, base + later", "peak memory, GiB", "kept, MiB")
 
 
@@ -33,9 +35,8 @@ def groups_of(experiments: Sequence[Experiment], output: Path) -> dict[str, list
             continue
         members = folders.setdefault(experiment.group, [])
         if not members and experiment.group != experiment.setting.name:
-            complete = {one.settings["method"] for one in experiments if one.group == experiment.group}
-            first = experiment.setting.seeds[0]
-            whole = [output / experiment.setting.name / f"{method}-seed{first}" for method in sorted(complete)]
+            changed = {(one.settings["method"], one.seed) for one in experiments if one.group == experiment.group}
+            whole = [output / experiment.setting.name / f"{method}-seed{seed}" for method, seed in sorted(changed)]
             members += [folder for folder in whole if (folder / "done").exists()]
         members.append(output / experiment.name)
     if not folders:
@@ -57,13 +58,20 @@ def _configurations(folders: Sequence[Path], one_each: bool) -> list[Configurati
 
 
 def write_page(groups: Mapping[str, Sequence[Configuration]], path: Path) -> Path:
-    """All groups on one page. It shows no image of a data set and no ground truth: they may not be passed on."""
-    contents = "".join(f'<li><a href="#{escape(name)}">{escape(name)}</a></li>' for name in groups)
-    parts = "".join(
-        f'<h1 id="{escape(name)}">{escape(name)}</h1>{body(configurations, photographs=False)}'
-        for name, configurations in groups.items()
+    """All groups on one page; a group that the page at ``path`` has and ``groups`` has not keeps what stands there.
+
+    It shows no image of a data set and no ground truth: they may not be passed on.
+    """
+    sections = {}
+    if path.is_file():
+        sections = {match["group"]: match[0] for match in SECTION.finditer(path.read_text("utf-8"))}
+    for name, configurations in groups.items():
+        content = body(configurations, photographs=False)
+        sections[escape(name)] = f'<section id="{escape(name)}"><h1>{escape(name)}</h1>{content}</section>'
+    contents = "".join(f'<li><a href="#{name}">{name}</a></li>' for name in sections)
+    return atomic_write_text(
+        path, document("Comparison of methods", f"<ul>{contents}</ul>{''.join(sections.values())}")
     )
-    return atomic_write_text(path, document("Comparison of methods", f"<ul>{contents}</ul>{parts}"))
 
 
 def table(configurations: Sequence[Configuration]) -> str:

@@ -114,8 +114,11 @@ class OptimisationConfig:
     freeze_batch_norm: str = option(
         "published",
         "batch norms that keep statistics and affine values: as the method has it, these and the "
-        "backbone's at every step, all at every step, or none",
+        "backbone's at every step, the backbone's only, all at every step, or none",
         choices=BATCH_NORM_CHOICES,
+    )
+    later_freeze_batch_norm: str | None = option(
+        None, "the same for later steps; none: as at the base step", choices=BATCH_NORM_CHOICES, affects="later"
     )
     backbone_batch_norm_momentum: float | None = option(
         None, "how fast running statistics of the backbone's batch norms follow", above=0, published=True

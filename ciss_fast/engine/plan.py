@@ -66,11 +66,15 @@ class Plan:
     data_fingerprint: str
 
     def settings_at(self, step: int) -> MethodSettings:
-        """What the method reads at a step: later steps may have learning-rate multipliers of their own."""
+        """What the method reads at a step: later steps may have learning-rate multipliers and frozen batch norms of
+        their own.
+        """
         if step == 0:
             return self.settings
         optimisation = self.config.optimisation
-        names = ("backbone_lr_multiplier", "head_lr_multiplier", "new_classifier_lr_multiplier")
+        names = (
+            "backbone_lr_multiplier", "head_lr_multiplier", "new_classifier_lr_multiplier", "freeze_batch_norm",
+        )  # fmt: skip
         later = {name: getattr(optimisation, f"later_{name}") for name in names}
         return dataclasses.replace(self.settings, **{name: value for name, value in later.items() if value is not None})
 

@@ -213,7 +213,7 @@ class Method(ABC):
         parts: list[nn.Module] = []
         if settings.freeze_batch_norm in ("published", "backbone"):
             parts += self.frozen_batch_norm_parts(model, step)
-        if settings.freeze_batch_norm == "backbone":
+        if settings.freeze_batch_norm in ("backbone", "backbone_only"):
             parts.append(model.backbone)
         if settings.freeze_batch_norm == "all":
             parts.append(model)

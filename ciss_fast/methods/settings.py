@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 
 from ..errors import ConfigError
 
-BATCH_NORM_CHOICES = ("published", "backbone", "all", "none")
+BATCH_NORM_CHOICES = ("published", "backbone", "backbone_only", "all", "none")
 CLASSIFIER_START_CHOICES = ("published", "random")
 FEATURE_REPLAY_CHOICES = ("rotated", "unrotated", "none")
 
@@ -36,6 +36,7 @@ class MethodSettings:
         "published": those that the method freezes (at later steps ALIFE's: backbone and ASPP; DKD's: all; else
         none).
         "backbone": these, and the backbone's at every step, base step included (small batches).
+        "backbone_only": the backbone's at every step, whatever the method says.
         "all": every one, at every step (also allows batches of one image).
         "none": none, whatever the method says.
     backbone_batch_norm_momentum: how fast running statistics follow, above 0 up to 1. None: as the method

@@ -13,21 +13,11 @@ from PIL import Image
 
 from benchmarks.comparison.__main__ import main
 from benchmarks.comparison.data import BASE_ONLY, prepare
-from benchmarks.comparison.experiments import (
-    LEARNING_RATES,
-    METHODS,
-    QUICK_SETTINGS,
-    SETTINGS,
-    TUNING,
-    Experiment,
-    Setting,
-    all_experiments,
-    comparison,
-    tuning,
-)
-from benchmarks.comparison.page import groups_of, write_tables
+from benchmarks.comparison.experiments import Experiment, ablations, all_experiments, comparison, tuning
+from benchmarks.comparison.page import groups_of, write_page, write_tables
 from benchmarks.comparison.pictures import draw_picture
 from benchmarks.comparison.schedule import Failed, command_line, run_all
+from benchmarks.comparison.tasks import METHODS, QUICK_SETTINGS, SETTINGS, TUNING, Setting
 from ciss_fast.data import build_dataset
 from ciss_fast.engine.recipes import load_recipe
 from ciss_fast.errors import DataError
@@ -55,14 +45,30 @@ def test_every_method_is_there_and_every_base_comes_before_what_needs_it():
     ]  # fmt: skip
 
 
-def test_tuning_tries_every_rate_with_every_method_from_two_base_steps():
-    found = list(tuning(TUNING[0]))
-    tried = {(one.settings["method"], one.settings["lr_later"]) for one in found}
-    assert tried == {(method, rate) for method in METHODS for rate in LEARNING_RATES} and len(found) == len(tried)
+@pytest.mark.parametrize("tried", TUNING, ids=lambda tried: tried.setting.name)
+def test_tuning_tries_every_rate_with_every_method_from_two_base_steps(tried):
+    found = list(tuning(tried))
+    pairs = {(one.settings["method"], one.settings["lr_later"]) for one in found}
+    beyond = {(method, rate) for method, rates in tried.beyond.items() for rate in rates}
+    assert pairs == {(method, rate) for method in METHODS for rate in tried.rates} | beyond and len(found) == len(pairs)
     names = [one.name for one in found]
-    bases = [one.name for one in found if one.base is None]
-    assert bases == ["msrc-tuning/fine-tuning-0.0003", "msrc-tuning/dkd-0.0003"]
-    assert all(one.base is None or names.index(one.base) < names.index(one.name) for one in found)
+    name = tried.setting.shares_base_with or tried.setting.name
+    bases = [f"{name}/fine-tuning-0.0003", f"{name}/dkd-0.0003"]
+    assert {one.base for one in found if one.base} == set(bases)
+    if name == tried.setting.name:
+        assert [one.name for one in found if one.base is None] == bases
+        assert all(one.base is None or names.index(one.base) < names.index(one.name) for one in found)
+
+
+def test_ablations_have_every_seed_and_a_base_step_of_their_own_where_they_change_it():
+    setting = SETTINGS[0]
+    found = {one.name.removeprefix(f"{setting.name}-"): one for one in ablations(setting)}
+    for seed in setting.seeds:
+        one = found[f"ablations/dkd-kd-seed{seed}"]
+        assert (one.seed, one.base) == (seed, f"{setting.name}/dkd-seed{seed}")
+    assert found["ablations/dkd-0.002-seed0"].settings["lr_later"] == 2e-3
+    assert "ablations/dkd-0.002-seed1" not in found
+    assert [name for name, one in found.items() if one.base is None] == ["arithmetic/alife-fp32-seed0"]
 
 
 def test_settings_of_a_method_go_before_those_of_all():
@@ -161,6 +167,24 @@ def test_marked_tables_are_replaced_and_others_kept(tmp_path, written_run):
         with pytest.raises(DataError, match="lines <!-- table GROUP -->"):
             write_tables(groups, unmarked)
     assert path.read_text() == "nothing marked\n" and not (tmp_path / "nowhere.md").exists()
+
+
+def test_a_page_keeps_the_groups_that_are_not_there(tmp_path, written_run):
+    path = tmp_path / "page.html"
+    first, second = (read_configurations([written_run(name)]) for name in ("mib", "dkd"))
+    write_page({"one": first, "two": first}, path)
+    before = path.read_text("utf-8")
+    write_page({"two": second, "three": second}, path)
+    after = path.read_text("utf-8")
+
+    def section(text, name):
+        return text[text.index(f'<section id="{name}">') :].split("</section>")[0]
+
+    assert section(after, "one") == section(before, "one") and "mib" in section(after, "one")
+    assert "mib" not in section(after, "two") and "dkd" in section(after, "two") and "dkd" in section(after, "three")
+    assert [after.count(f'<section id="{name}">') for name in ("one", "two", "three")] == [1, 1, 1]
+    assert '<li><a href="#one">one</a></li><li><a href="#two">two</a></li><li><a href="#three">' in after
+    assert after.count("<style>") == 1 and after.endswith("</section></body></html>\n")
 
 
 def test_a_mark_without_its_end_loses_nothing(tmp_path, written_run):

@@ -130,13 +130,15 @@ def test_every_step_has_training_and_test_images(tiny_config, method):
     assert all(len(images) for images in plan.training_images)
 
 
-def test_later_steps_may_have_their_own_learning_rate_multipliers(tiny_config):
+@pytest.mark.parametrize("own", [None, "all"])
+def test_later_steps_may_have_their_own_learning_rate_multipliers_and_frozen_batch_norms(tiny_config, own):
     plan = make_plan(
         tiny_config(backbone_lr_multiplier=0.5, head_lr_multiplier=2, later_backbone_lr_multiplier=0.1,
-                    old_classifiers_lr_multiplier=0),
+                    old_classifiers_lr_multiplier=0, freeze_batch_norm="backbone", later_freeze_batch_norm=own),
         Reporter(quiet=True),
     )  # fmt: skip
     base, later = plan.settings_at(0), plan.settings_at(2)
     assert (base.backbone_lr_multiplier, later.backbone_lr_multiplier) == (0.5, 0.1)
     assert (base.head_lr_multiplier, later.head_lr_multiplier) == (2, 2)
     assert later.old_classifiers_lr_multiplier == 0
+    assert (base.freeze_batch_norm, later.freeze_batch_norm) == ("backbone", own or "backbone")

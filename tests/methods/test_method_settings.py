@@ -158,7 +158,7 @@ def test_weights_that_do_not_fit(method, weights, message):
     [
         (
             {"freeze_batch_norm": "some"},
-            "freeze_batch_norm: expected one of published, backbone, all, none, got 'some'",
+            "freeze_batch_norm: expected one of published, backbone, backbone_only, all, none, got 'some'",
         ),
         ({"head_lr_multiplier": -1.0}, "head_lr_multiplier: expected a finite number >= 0, got -1.0"),
         (

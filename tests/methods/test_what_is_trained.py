@@ -18,6 +18,7 @@ FROZEN = {
         ("alife", True): {"backbone", "aspp"},
         ("dkd", True): PARTS,
     },
+    "backbone_only": {(name, later): {"backbone"} for name in METHODS for later in (False, True)},
     "all": {(name, later): PARTS for name in METHODS for later in (False, True)},
     "none": {},
 }

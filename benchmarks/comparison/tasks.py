@@ -1,0 +1,65 @@
+"""The data sets and tasks of the comparison, and the learning rates that were tuned for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+METHODS = ("fine-tuning", "mib", "alife", "alife-m", "dkd", "dkd-m")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set and a task of it. ``data``: a name that `data.prepare` knows. ``recipe``: what all its runs start
+    from; ``changes``: settings over it, ``changes_of`` single methods' over these. ``learning_rates``: of later steps,
+    for every method the best of a `Tuning`; the recipe's where there is none. ``shares_base_with``: another setting
+    whose base steps are the same.
+    """
+
+    name: str
+    data: str
+    recipe: str
+    task: str
+    seeds: tuple[int, ...]
+    shares_base_with: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    changes_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Learning rates of later steps to try out on ``setting``: ``rates`` for every method, and ``beyond`` them for
+    the methods whose best one is the lowest or the highest. The first rate's runs make the base steps, too.
+    """
+
+    setting: Setting
+    rates: tuple[float, ...]
+    beyond: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+_FOLDER = Path(__file__).parent
+_VOC, _MSRC = str(_FOLDER / "voc.toml"), str(_FOLDER / "msrc.toml")
+
+SETTINGS = (
+    Setting(
+        "msrc-15-6", "msrc21_320", _MSRC, "15-6", (0, 1, 2),
+        learning_rates={"fine-tuning": 1e-4, "mib": 1e-3, "alife": 1e-3, "alife-m": 1e-3, "dkd": 1e-3, "dkd-m": 3e-3},
+    ),
+    Setting("voc-15-5", "voc12part_bal320", _VOC, "15-5", (0,)),
+    # About a hundred updates a step, of 19 to 291 images; DKD-M's memory adds a hundred to each.
+    Setting(
+        "voc-15-1", "voc12part_bal320", _VOC, "15-1", (0,), "voc-15-5",
+        {"epochs_later": "11,3,8,50,14"}, {"dkd-m": {"epochs_later": "5,2,4,7,5"}},
+    ),
+)  # fmt: skip
+TUNING = (
+    Tuning(Setting("msrc-tuning", "msrc21_320-base-only", _MSRC, "10-5", (0,)), (3e-4, 1e-4, 1e-3, 3e-3)),
+    Tuning(Setting("voc-tuning", "voc12part_bal320-base-only", _VOC, "10-5", (0,)), (3e-4, 1e-3, 3e-3)),
+)
+QUICK_SETTINGS = (
+    Setting("shapes-6-3", "shapes", "demo", "6-3", (0, 1)),
+    Setting("shapes-6-1", "shapes", "demo", "6-1", (0,), shares_base_with="shapes-6-3"),
+)
