@@ -38,13 +38,7 @@ def comparison(setting: Setting) -> Iterator[Experiment]:
         for method in (*METHODS, *joint):
             name = f"{setting.name}/{method}-seed{seed}"
             base = None if method == "joint" else _base(setting, method, seed)
-            settings = {**_tuned(setting, method), **setting.changes_of.get(method, {})}
-            yield Experiment(name, setting.name, setting, seed, settings, base if base != name else None)
-
-
-def _tuned(setting: Setting, method: str) -> dict[str, Any]:
-    rate = setting.learning_rates.get(method)
-    return {"method": method} | ({} if rate is None else {"lr_later": rate})
+            yield Experiment(name, setting.name, setting, seed, setting.tuned(method), base if base != name else None)
 
 
 def _base(setting: Setting, method: str, seed: int) -> str:
@@ -76,7 +70,7 @@ def _changed(
         f"{setting.name}{part}",
         setting,
         seed,
-        {**_tuned(setting, method), **settings},
+        {**setting.tuned(method), **settings},
         None if changes_base else _base(setting, method, seed),
         environment,
     )
@@ -85,15 +79,14 @@ def _changed(
 def tuning(tried: Tuning) -> Iterator[Experiment]:
     """Learning rates of later steps for every method, on the base classes' training images alone."""
     setting = tried.setting
-    for method, rate in [(method, rate) for rate in tried.rates for method in METHODS] + [
+    for method, rate in [(method, rate) for rate in tried.rates for method in tried.methods] + [
         (method, rate) for method, rates in tried.beyond.items() for rate in rates
     ]:
         name = f"{setting.name}/{method}-{rate:g}"
         family = FAMILY_BASES[get_method(method).prediction_kind]
         base = f"{setting.shares_base_with or setting.name}/{family}-{tried.rates[0]:g}"
         yield Experiment(
-            name, setting.name, setting, setting.seeds[0], {"method": method, "lr_later": rate},
-            base if base != name else None,
+            name, setting.name, setting, setting.seeds[0], setting.tuned(method, rate), base if base != name else None,
         )  # fmt: skip
 
 

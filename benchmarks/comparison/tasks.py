@@ -14,8 +14,9 @@ METHODS = ("fine-tuning", "mib", "alife", "alife-m", "dkd", "dkd-m")
 class Setting:
     """A data set and a task of it. ``data``: a name that `data.prepare` knows. ``recipe``: what all its runs start
     from; ``changes``: settings over it, ``changes_of`` single methods' over these. ``learning_rates``: of later steps,
-    for every method the best of a `Tuning`; the recipe's where there is none. ``shares_base_with``: another setting
-    whose base steps are the same.
+    for every method the best of a `Tuning`; the recipe's where there is none. ``new_classifier_rate``: that of new
+    classifiers, whatever the others' is; None: the recipe's multiple of it. ``shares_base_with``: another setting whose
+    base steps are the same.
     """
 
     name: str
@@ -27,17 +28,27 @@ class Setting:
     changes: Mapping[str, Any] = field(default_factory=dict)
     changes_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     learning_rates: Mapping[str, float] = field(default_factory=dict)
+    new_classifier_rate: float | None = None
+
+    def tuned(self, method: str, rate: float | None = None) -> dict[str, Any]:
+        """The settings of a method, with the learning rate ``rate`` in later steps or else its own."""
+        rate = rate or self.learning_rates.get(method)
+        settings = {"method": method} | ({} if rate is None else {"lr_later": rate})
+        if self.new_classifier_rate is not None and rate is not None:
+            settings["later_new_classifier_lr_multiplier"] = self.new_classifier_rate / rate
+        return {**settings, **self.changes_of.get(method, {})}
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """Learning rates of later steps to try out on ``setting``: ``rates`` for every method, and ``beyond`` them for
-    the methods whose best one is the lowest or the highest. The first rate's runs make the base steps, too.
+    """Learning rates of later steps to try out on ``setting``: ``rates`` for all ``methods``, and ``beyond`` them for
+    those whose best one is the lowest or the highest. The first rate's runs make the base steps, too.
     """
 
     setting: Setting
     rates: tuple[float, ...]
     beyond: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    methods: tuple[str, ...] = METHODS
 
 
 _FOLDER = Path(__file__).parent
@@ -58,7 +69,15 @@ SETTINGS = (
 TUNING = (
     Tuning(Setting("msrc-tuning", "msrc21_320-base-only", _MSRC, "10-5", (0,)), (3e-4, 1e-4, 1e-3, 3e-3)),
     Tuning(Setting("voc-tuning", "voc12part_bal320-base-only", _VOC, "10-5", (0,)), (3e-4, 1e-3, 3e-3)),
-)
+    # ALIFE-M takes ALIFE's, which trains its network. Numbers of updates as in 15-1.
+    Tuning(
+        Setting(
+            "voc-tuning-10-1", "voc12part_bal320-base-only", _VOC, "10-1", (0,), "voc-tuning",
+            {"epochs_later": "25,3,3,50,1.5"}, {"dkd-m": {"epochs_later": "6,2,2,7,1"}}, new_classifier_rate=5e-3,
+        ),
+        (3e-4, 1e-4, 1e-3), methods=("fine-tuning", "mib", "alife", "dkd", "dkd-m"),
+    ),
+)  # fmt: skip
 QUICK_SETTINGS = (
     Setting("shapes-6-3", "shapes", "demo", "6-3", (0, 1)),
     Setting("shapes-6-1", "shapes", "demo", "6-1", (0,), shares_base_with="shapes-6-3"),
