@@ -14,9 +14,8 @@ METHODS = ("fine-tuning", "mib", "alife", "alife-m", "dkd", "dkd-m")
 class Setting:
     """A data set and a task of it. ``data``: a name that `data.prepare` knows. ``recipe``: what all its runs start
     from; ``changes``: settings over it, ``changes_of`` single methods' over these. ``learning_rates``: of later steps,
-    for every method the best of a `Tuning`; the recipe's where there is none. ``new_classifier_rate``: that of new
-    classifiers, whatever the others' is; None: the recipe's multiple of it. ``shares_base_with``: another setting whose
-    base steps are the same.
+    for every method the best of a `Tuning`; the recipe's where there is none. ``shares_base_with``: another setting
+    whose base steps are the same.
     """
 
     name: str
@@ -28,15 +27,11 @@ class Setting:
     changes: Mapping[str, Any] = field(default_factory=dict)
     changes_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     learning_rates: Mapping[str, float] = field(default_factory=dict)
-    new_classifier_rate: float | None = None
 
     def tuned(self, method: str, rate: float | None = None) -> dict[str, Any]:
         """The settings of a method, with the learning rate ``rate`` in later steps or else its own."""
         rate = rate or self.learning_rates.get(method)
-        settings = {"method": method} | ({} if rate is None else {"lr_later": rate})
-        if self.new_classifier_rate is not None and rate is not None:
-            settings["later_new_classifier_lr_multiplier"] = self.new_classifier_rate / rate
-        return {**settings, **self.changes_of.get(method, {})}
+        return {"method": method} | ({} if rate is None else {"lr_later": rate}) | dict(self.changes_of.get(method, {}))
 
 
 @dataclass(frozen=True)
@@ -68,14 +63,11 @@ SETTINGS = (
 )  # fmt: skip
 TUNING = (
     Tuning(Setting("msrc-tuning", "msrc21_320-base-only", _MSRC, "10-5", (0,)), (3e-4, 1e-4, 1e-3, 3e-3)),
-    Tuning(Setting("voc-tuning", "voc12part_bal320-base-only", _VOC, "10-5", (0,)), (3e-4, 1e-3, 3e-3)),
-    # ALIFE-M takes ALIFE's, which trains its network. Numbers of updates as in 15-1.
+    # ALIFE-M takes ALIFE's, which is what trains its network.
     Tuning(
-        Setting(
-            "voc-tuning-10-1", "voc12part_bal320-base-only", _VOC, "10-1", (0,), "voc-tuning",
-            {"epochs_later": "25,3,3,50,1.5"}, {"dkd-m": {"epochs_later": "6,2,2,7,1"}}, new_classifier_rate=5e-3,
-        ),
-        (3e-4, 1e-4, 1e-3), methods=("fine-tuning", "mib", "alife", "dkd", "dkd-m"),
+        Setting("voc-tuning", "voc12part_bal320-base-only", _VOC, "10-5", (0,)), (3e-4, 1e-3),
+        {"fine-tuning": (1e-4,), "mib": (3e-3,), "alife": (3e-3,), "dkd": (3e-3,), "dkd-m": (3e-3,)},
+        ("fine-tuning", "mib", "alife", "dkd", "dkd-m"),
     ),
 )  # fmt: skip
 QUICK_SETTINGS = (

@@ -53,19 +53,9 @@ def test_tuning_tries_every_rate_with_every_method_from_two_base_steps(tried):
     assert pairs == {(method, rate) for method in tried.methods for rate in tried.rates} | beyond
     assert len(found) == len(pairs)
     names = [one.name for one in found]
-    name = tried.setting.shares_base_with or tried.setting.name
-    bases = [f"{name}/fine-tuning-0.0003", f"{name}/dkd-0.0003"]
-    assert {one.base for one in found if one.base} == set(bases)
-    if name == tried.setting.name:
-        assert [one.name for one in found if one.base is None] == bases
-        assert all(one.base is None or names.index(one.base) < names.index(one.name) for one in found)
-
-
-def test_new_classifiers_may_have_a_rate_of_their_own():
-    setting = Setting("here", "shapes", "demo", "6-3", (0,), learning_rates={"mib": 0.25}, new_classifier_rate=0.5)
-    assert setting.tuned("mib") == {"method": "mib", "lr_later": 0.25, "later_new_classifier_lr_multiplier": 2}
-    assert setting.tuned("mib", 1.0)["later_new_classifier_lr_multiplier"] == 0.5
-    assert setting.tuned("joint") == {"method": "joint"}
+    bases = [one.name for one in found if one.base is None]
+    assert bases == [f"{tried.setting.name}/{method}-0.0003" for method in ("fine-tuning", "dkd")]
+    assert all(one.base is None or names.index(one.base) < names.index(one.name) for one in found)
 
 
 def test_ablations_have_every_seed_and_a_base_step_of_their_own_where_they_change_it():
