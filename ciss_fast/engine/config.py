@@ -58,11 +58,17 @@ class ModelConfig:
     align_corners: bool | None = option(None, "how logits are enlarged to the label's size", published=True)
 
 
+OPTIMISERS = ("sgd", "adamw")
+
+
 @dataclass(frozen=True)
 class OptimisationConfig:
     """Optimiser, learning rates and their schedule."""
 
-    optimiser: str = option("sgd", "optimiser", choices=("sgd", "adamw"))
+    optimiser: str = option("sgd", "optimiser", choices=OPTIMISERS)
+    later_optimiser: str | None = option(
+        None, "that of later steps; none: as at the base step", choices=OPTIMISERS, affects="later"
+    )
     epochs_base: float | None = option(None, "passes over the base step's images", above=0, published=True)
     epochs_later: PerStep | None = option(
         None, "the same for later steps, one or one a step", above=0, affects="later", published=True

@@ -98,7 +98,8 @@ def _memory(plan: Plan, measurement: Measurement) -> Iterator[str]:
 
 def _files(plan: Plan, folder: Path, measurement: Measurement) -> Iterator[str]:
     checkpoint = measurement.model_bytes
-    states = 2 if plan.config.optimisation.optimiser == "adamw" else 1
+    optimisation = plan.config.optimisation
+    states = 2 if "adamw" in (optimisation.optimiser, optimisation.later_optimiser) else 1
     under_way = 2 * (checkpoint + states * measurement.trained_bytes)
     names = "checkpoints/step_0.pt"
     if plan.num_steps > 1:

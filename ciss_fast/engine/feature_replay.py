@@ -181,7 +181,7 @@ def train_classifiers(context: StageContext) -> None:
     groups = [{"name": "classifiers", "params": train_classifiers_only(model), "lr": plan.config.replay.replay_lr}]
     batches = plan.training_batches(step, stream=REPLAY)
     iterations = replay_iterations(context, batches)
-    schedule = PolySchedule(build_optimiser(groups, optimisation), iterations, power=optimisation.poly_power)
+    schedule = PolySchedule(build_optimiser(groups, optimisation, step), iterations, power=optimisation.poly_power)
     loop = context.loop(schedule, epoch_length=len(batches), title="classifiers")
     items = replayed_batches(context, batches, loop)
 

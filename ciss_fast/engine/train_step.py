@@ -35,9 +35,10 @@ def step_learning_rate(config: Config, step: int) -> float:
     return settings.lr_base if step == 0 else at_step(settings.lr_later, step, "--lr-later")
 
 
-def build_optimiser(groups: list[dict[str, Any]], settings: OptimisationConfig) -> torch.optim.Optimizer:
-    """The configured optimiser over a method's parameter groups, which bring their own learning rates."""
-    if settings.optimiser == "adamw":
+def build_optimiser(groups: list[dict[str, Any]], settings: OptimisationConfig, step: int) -> torch.optim.Optimizer:
+    """The step's configured optimiser over a method's parameter groups, which bring their own learning rates."""
+    name = settings.optimiser if step == 0 or settings.later_optimiser is None else settings.later_optimiser
+    if name == "adamw":
         return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     return torch.optim.SGD(
         groups,
@@ -79,7 +80,7 @@ def train_model(context: StageContext, batches: StepBatches) -> None:
     method.set_train_mode(model, step, settings)
     groups = method.parameter_groups(model, step, settings, step_learning_rate(config, step))
     schedule = PolySchedule(
-        build_optimiser(groups, optimisation),
+        build_optimiser(groups, optimisation, step),
         max(1, round(step_epochs(config, step) * len(batches))),
         power=optimisation.poly_power,
         warmup=optimisation.warmup,

@@ -18,7 +18,7 @@ def groups_of_two() -> list[dict]:
 
 
 def test_sgd_is_the_published_one_by_default():
-    optimiser = build_optimiser(groups_of_two(), Config().optimisation)
+    optimiser = build_optimiser(groups_of_two(), Config().optimisation, 1)
     assert type(optimiser) is torch.optim.SGD
     assert [group["lr"] for group in optimiser.param_groups] == [0.5, 0.25]
     for group in optimiser.param_groups:
@@ -27,12 +27,20 @@ def test_sgd_is_the_published_one_by_default():
 
 
 def test_sgd_without_momentum_and_adamw():
-    plain = build_optimiser(groups_of_two(), Config().with_settings({"momentum": 0}).optimisation)
+    plain = build_optimiser(groups_of_two(), Config().with_settings({"momentum": 0}).optimisation, 0)
     assert [(group["momentum"], group["nesterov"]) for group in plain.param_groups] == [(0, False)] * 2
     settings = Config().with_settings({"optimiser": "adamw", "weight_decay": 0.5}).optimisation
-    adamw = build_optimiser(groups_of_two(), settings)
+    adamw = build_optimiser(groups_of_two(), settings, 0)
     assert type(adamw) is torch.optim.AdamW
     assert [(group["lr"], group["weight_decay"]) for group in adamw.param_groups] == [(0.5, 0.5), (0.25, 0.5)]
+
+
+@pytest.mark.parametrize(("base", "later"), [("adamw", "sgd"), ("sgd", "adamw"), ("adamw", None)])
+def test_later_steps_may_have_another_optimiser(base, later):
+    settings = Config().with_settings({"optimiser": base, "later_optimiser": later}).optimisation
+    kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    for step, name in ((0, base), (1, later or base), (2, later or base)):
+        assert type(build_optimiser(groups_of_two(), settings, step)) is kinds[name]
 
 
 @pytest.mark.parametrize(("clip_norm", "step"), [(None, 3.0), (10, 3.0), (1, 1 / math.sqrt(2))])
