@@ -89,15 +89,22 @@ STEPS_OF_WRITTEN_RUNS = [7, 3, 3]
 CLASS_NAMES = ["background", *(f"class {number}" for number in range(1, 13))]
 
 
+def random_confusions():
+    """A confusion matrix after each step of a written run."""
+    random = np.random.default_rng(7)
+    counts = np.cumsum(STEPS_OF_WRITTEN_RUNS)
+    return [random.integers(1, 9, (count, count)) + 50 * np.eye(count, dtype=int) for count in counts]
+
+
 def metrics_of_steps(better, terms=()):
     """Entries of ``metrics.json`` that follow from random confusion matrices."""
     from ciss_fast.engine.metrics import compute_scores
 
-    random, entries = np.random.default_rng(7), []
-    for step in range(3):
+    entries = []
+    for step, confusion in enumerate(random_confusions()):
         groups = STEPS_OF_WRITTEN_RUNS[: step + 1]
         count = sum(groups)
-        scores = compute_scores(random.integers(1, 9, (count, count)) + 50 * np.eye(count, dtype=int), groups)
+        scores = compute_scores(confusion, groups)
         summary = scores.summary() | {"miou_all": scores.all + better}
         logged = {"learning_rate": 0.1, **dict.fromkeys(terms, 0.5)}
         log = [{"iteration": i, "loss": 1 / (1 + i), **logged} for i in range(5)]
@@ -127,8 +134,8 @@ def written_run(tmp_path):
         )  # fmt: skip
         images = [np.full((12, 16, 3), 40 * i, dtype=np.uint8) for i in range(previews)]
         maps = [np.full((12, 16), i, dtype=np.uint8) for i in range(previews)]
-        for entry in entries:
-            folder.write_evaluation(entry["step"], np.eye(2, dtype=np.int64), maps)
+        for entry, confusion in zip(entries, random_confusions(), strict=False):
+            folder.write_evaluation(entry["step"], confusion, maps)
         if previews:
             folder.write_preview_images(images, maps)
         return folder.path

@@ -47,12 +47,18 @@ def _base(setting: Setting, method: str, seed: int) -> str:
 
 
 def ablations(setting: Setting) -> Iterator[Experiment]:
-    """Parts of ALIFE, ALIFE-M and DKD switched off; what may explain a result; ALIFE in other arithmetic."""
+    """Parts of ALIFE, ALIFE-M and DKD switched off; ALIFE in other arithmetic."""
     for seed in setting.seeds:
-        for name, (method, settings) in {**ABLATIONS, **(EXPLANATIONS if seed == setting.seeds[0] else {})}.items():
+        for name, (method, settings) in ABLATIONS.items():
             yield _changed(setting, "-ablations", name, seed, method, settings)
     for name, (settings, environment) in ARITHMETIC.items():
         yield _changed(setting, ARITHMETIC_GROUP, name, setting.seeds[0], "alife", settings, environment)
+
+
+def explanations(setting: Setting) -> Iterator[Experiment]:
+    """What may explain a result of the comparison."""
+    for name, (method, settings) in EXPLANATIONS.get(setting.name, {}).items():
+        yield _changed(setting, "-explanations", name, setting.seeds[0], method, settings)
 
 
 def _changed(
@@ -91,10 +97,11 @@ def tuning(tried: Tuning) -> Iterator[Experiment]:
 
 
 def all_experiments(settings: Sequence[Setting], ablated: str) -> list[Experiment]:
-    """Those of ``settings``, in an order in which bases come first; ``ablated``: the setting the ablations are for."""
+    """Those of ``settings``, bases before what needs them; ``ablated``: the setting the ablations are for."""
     experiments = []
     for setting in settings:
         experiments += comparison(setting)
         if setting.name == ablated:
             experiments += ablations(setting)
+        experiments += explanations(setting)
     return experiments

@@ -68,6 +68,21 @@ def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
     return iou
 
 
+def base_pixels(confusion: np.ndarray, base_classes: int) -> dict[str, float] | None:
+    """What the test pixels of the base step's classes, background left out, are called: parts of them that add up to 1.
+
+    ``confusion``: int [C, C] in channel order, rows the truth; the first ``base_classes`` channels are the base step's,
+    background the first of them. "right", "background", "base": another of the base step's classes, "later": a class
+    learnt later. None if there is no such pixel.
+    """
+    rows = confusion[1:base_classes].astype(np.float64)
+    if not rows.sum():
+        return None
+    right, background, later = rows[:, 1:].trace(), rows[:, 0].sum(), rows[:, base_classes:].sum()
+    parts = {"right": right, "background": background, "base": rows.sum() - right - background - later, "later": later}
+    return {name: float(value / rows.sum()) for name, value in parts.items()}
+
+
 def harmonic_mean(base: float | None, new: float | None) -> float | None:
     """2 base new / (base + new); None if one is missing, 0 if both are 0."""
     if base is None or new is None:

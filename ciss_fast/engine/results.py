@@ -126,6 +126,13 @@ class ResultsFolder:
         except Exception:
             return False
 
+    def read_confusion(self, step: int) -> np.ndarray | None:
+        """The confusion matrix over the test images of a step, in channel order; None if it is not there."""
+        if not self.has_evaluation(step):
+            return None
+        with np.load(self.evaluation_path(step)) as arrays:
+            return arrays["confusion"]
+
     def read_previews(self, step: int) -> list[np.ndarray]:
         """The predicted class ids of the preview images after a step, each [H, W]."""
         return _read_arrays(self.evaluation_path(step), "preview")

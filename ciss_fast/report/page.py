@@ -12,6 +12,7 @@ from typing import Any
 from ciss_fast.atomic_files import atomic_write_text
 from ciss_fast.errors import ConfigError
 from ciss_fast.report import scores
+from ciss_fast.report.base_pixels import base_pixel_table
 from ciss_fast.report.configurations import Configuration, Statistic, differing_settings, read_configurations
 from ciss_fast.report.html import cell, name_cell, score_cell, table
 from ciss_fast.report.samples import samples
@@ -66,6 +67,7 @@ def body(configurations: Sequence[Configuration], photographs: bool = True) -> s
         scores.summary(configurations),
         scores.curves(configurations),
         scores.group_matrices(configurations),
+        base_pixel_table(configurations),
         samples(configurations, configurations[0].runs[0].metrics["class_names"], photographs),
         scores.class_heat_map(configurations),
         time_and_memory(configurations),

@@ -12,8 +12,16 @@ import pytest
 from PIL import Image
 
 from benchmarks.comparison.__main__ import main
+from benchmarks.comparison.ablations import EXPLANATIONS
 from benchmarks.comparison.data import BASE_ONLY, prepare
-from benchmarks.comparison.experiments import Experiment, ablations, all_experiments, comparison, tuning
+from benchmarks.comparison.experiments import (
+    Experiment,
+    ablations,
+    all_experiments,
+    comparison,
+    explanations,
+    tuning,
+)
 from benchmarks.comparison.page import groups_of, write_page, write_tables
 from benchmarks.comparison.pictures import draw_picture
 from benchmarks.comparison.schedule import Failed, command_line, run_all
@@ -64,9 +72,15 @@ def test_ablations_have_every_seed_and_a_base_step_of_their_own_where_they_chang
     for seed in setting.seeds:
         one = found[f"ablations/dkd-kd-seed{seed}"]
         assert (one.seed, one.base) == (seed, f"{setting.name}/dkd-seed{seed}")
-    assert found["ablations/dkd-0.002-seed0"].settings["lr_later"] == 2e-3
-    assert "ablations/dkd-0.002-seed1" not in found
     assert [name for name, one in found.items() if one.base is None] == ["arithmetic/alife-fp32-seed0"]
+
+
+def test_explanations_change_the_tuned_methods_of_their_setting():
+    assert set(EXPLANATIONS) <= {setting.name for setting in SETTINGS}
+    for setting in SETTINGS:
+        for one in explanations(setting):
+            method, settings = EXPLANATIONS[setting.name][one.name.split("/")[1].removesuffix("-seed0")]
+            assert one.settings == {**setting.tuned(method), **settings} and one.group == f"{setting.name}-explanations"
 
 
 def test_settings_of_a_method_go_before_those_of_all():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ciss_fast.engine.metrics import (
+    base_pixels,
     compute_scores,
     forgetting,
     harmonic_mean,
@@ -27,6 +28,13 @@ def test_scores_by_hand():
     assert scores.harmonic == pytest.approx(2 * scores.base * scores.new / (scores.base + scores.new), rel=1e-15)
     assert scores.pixel_accuracy == 14 / 19
     assert scores.groups == (scores.base, scores.new)
+
+
+def test_what_pixels_of_base_classes_are_called_by_hand():
+    confusion = np.array([[9, 9, 9, 9], [2, 4, 1, 3], [1, 2, 6, 1], [9, 9, 9, 9]])  # base: background, 1 and 2
+    assert base_pixels(confusion, 3) == {"right": 10 / 20, "background": 3 / 20, "base": 3 / 20, "later": 4 / 20}
+    assert base_pixels(confusion, 4) is not None and base_pixels(confusion, 4)["later"] == 0
+    assert base_pixels(np.diag([5, 0, 0, 4]), 3) is None
 
 
 def test_groups_are_the_means_of_each_step():

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from ciss_fast.cli import main
+from ciss_fast.engine.metrics import base_pixels
 from ciss_fast.errors import CheckpointError, ConfigError
 from ciss_fast.report import write_report
+from ciss_fast.report.base_pixels import base_pixel_table
 from ciss_fast.report.charts import Series, line_chart
 from ciss_fast.report.configurations import Statistic, differing_settings, read_configurations
 from ciss_fast.report.html import cell, name_cell, table
@@ -53,6 +55,25 @@ class Page(HTMLParser):
         self.texts.append(data)
         if {"td", "th"} & set(self.open):
             self.tables[-1][-1][-1] += data
+
+
+def test_pixels_of_base_classes(written_run):
+    folders = [written_run(name, seed=seed) for seed, name in enumerate(("mib-seed0", "mib-seed1"))]
+    folders.append(written_run("other", lr_later=0.5))
+    entries = read_configurations(folders)
+    (rows,) = Page(base_pixel_table(entries)).tables
+    assert rows[0][2:] == ["right", "background", "another base class", "a class learnt later"]
+    assert [row[:2] for row in rows[1:]] == [["mib", "0"], ["", "1"], ["", "2"], ["other", "0"], ["", "1"], ["", "2"]]
+    with np.load(folders[0] / "evaluation" / "step_2.npz") as arrays:
+        parts = base_pixels(arrays["confusion"], 7)
+    assert rows[3][2:] == [f"{100 * parts[name]:.1f}" for name in ("right", "background", "base", "later")]
+    assert rows[1][5] == "0.0" and float(rows[3][5]) > 0
+    for folder in folders[:2]:  # scores without their confusion matrices, as an interrupted copy may leave them
+        for path in (folder / "evaluation").glob("step_*.npz"):
+            path.unlink()
+    (rows,) = Page(base_pixel_table(entries)).tables
+    assert [row[0] for row in rows[1:]] == ["other", "", ""]
+    assert base_pixel_table(entries[:1]) == ""
 
 
 def test_page_of_several_configurations(written_run, tmp_path):
