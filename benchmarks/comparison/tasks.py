@@ -67,7 +67,10 @@ TUNING = (
     # ALIFE-M takes ALIFE's, which is what trains its network.
     Tuning(
         Setting("voc-tuning", "voc12part_bal320-base-only", _VOC, "10-5", (0,)), (3e-4, 1e-3),
-        {"fine-tuning": (1e-4, 3e-5), "mib": (3e-3,), "alife": (3e-3, 1e-2), "dkd": (3e-3, 1e-2), "dkd-m": (3e-3, 1e-2)},
+        {
+            "fine-tuning": (1e-4, 3e-5), "mib": (3e-3,), "alife": (3e-3, 1e-2), "dkd": (3e-3, 1e-2),
+            "dkd-m": (3e-3, 1e-2),
+        },
         ("fine-tuning", "mib", "alife", "dkd", "dkd-m"),
     ),
 )  # fmt: skip
