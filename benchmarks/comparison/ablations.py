@@ -11,9 +11,7 @@ _NO_DKD = {"dkd_pos": 0, "dkd_neg": 0}
 ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "alife-ce": ("alife", {"loss_weight": {"ali": 0, "kd": 0}}),
     "alife-ce-kd": ("alife", {"loss_weight": {"ali": 0}}),
-    "alife-ce-ali": ("alife", {"loss_weight": {"kd": 0}}),
     "alife-cce-ckd": ("alife", {"loss_weight": {"ali": 0}, "unbiased_terms": True}),
-    "alife-cce-ckd-ali": ("alife", {"unbiased_terms": True}),
     "alife-m-without-memory": ("alife-m", {"feature_replay": "none"}),
     "alife-m-without-rotation": ("alife-m", {"feature_replay": "unrotated"}),
     "dkd-kd": ("dkd", {"loss_weight": {**_NO_DKD, "ac": 0}, "new_classifier_start": "random"}),
@@ -24,6 +22,8 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 _TRAINED_BATCH_NORMS = {"later_freeze_batch_norm": "backbone_only"}
 _FROZEN_BATCH_NORMS = {"later_freeze_batch_norm": "all"}
 _MSRC: dict[str, tuple[str, dict[str, Any]]] = {
+    "alife-ce-ali": ("alife", {"loss_weight": {"kd": 0}}),
+    "alife-cce-ckd-ali": ("alife", {"unbiased_terms": True}),
     # An epoch of the last stage is 24 iterations here, 89 with the published sizes of VOC 15-5.
     "alife-m-replay-10-epochs": ("alife-m", {"replay_epochs": 10}),
     # VOC 15-5's published weight; other data have 1.

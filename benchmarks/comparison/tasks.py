@@ -49,7 +49,7 @@ class Tuning:
 _FOLDER = Path(__file__).parent
 _VOC, _MSRC = str(_FOLDER / "voc.toml"), str(_FOLDER / "msrc.toml")
 
-_VOC_RATES = {"fine-tuning": 1e-4, "mib": 1e-3, "alife": 3e-3, "alife-m": 3e-3, "dkd": 1e-3, "dkd-m": 1e-3}
+_VOC_RATES = {"fine-tuning": 1e-4, "mib": 1e-3, "alife": 3e-3, "alife-m": 3e-3, "dkd": 3e-3, "dkd-m": 3e-3}
 SETTINGS = (
     Setting(
         "msrc-15-6", "msrc21_320", _MSRC, "15-6", (0, 1, 2),
