@@ -90,7 +90,7 @@ def tuning(tried: Tuning) -> Iterator[Experiment]:
     ]:
         name = f"{setting.name}/{method}-{rate:g}"
         family = FAMILY_BASES[get_method(method).prediction_kind]
-        base = f"{setting.name}/{family}-{tried.rates[0]:g}"
+        base = f"{setting.shares_base_with or setting.name}/{family}-{tried.rates[0]:g}"
         yield Experiment(
             name, setting.name, setting, setting.seeds[0], setting.tuned(method, rate), base if base != name else None,
         )  # fmt: skip

@@ -62,16 +62,25 @@ SETTINGS = (
         {"epochs_later": "11,3,8,50,14"}, {"dkd-m": {"epochs_later": "5,2,4,7,5"}}, _VOC_RATES,
     ),
 )  # fmt: skip
+# ALIFE-M takes ALIFE's, which is what trains its network.
+_OWN_RATES = ("fine-tuning", "mib", "alife", "dkd", "dkd-m")
 TUNING = (
     Tuning(Setting("msrc-tuning", "msrc21_320-base-only", _MSRC, "10-5", (0,)), (3e-4, 1e-4, 1e-3, 3e-3)),
-    # ALIFE-M takes ALIFE's, which is what trains its network.
     Tuning(
         Setting("voc-tuning", "voc12part_bal320-base-only", _VOC, "10-5", (0,)), (3e-4, 1e-3),
         {
             "fine-tuning": (1e-4, 3e-5), "mib": (3e-3,), "alife": (3e-3, 1e-2), "dkd": (3e-3, 1e-2),
             "dkd-m": (3e-3, 1e-2),
         },
-        ("fine-tuning", "mib", "alife", "dkd", "dkd-m"),
+        _OWN_RATES,
+    ),
+    # As in 15-1: about a hundred updates a step, of one class each.
+    Tuning(
+        Setting(
+            "voc-tuning-10-1", "voc12part_bal320-base-only", _VOC, "10-1", (0,), "voc-tuning",
+            {"epochs_later": "25,3,3,50,1.5"}, {"dkd-m": {"epochs_later": "6,2,2,7,1"}},
+        ),
+        (3e-4, 1e-3), {"alife": (1e-4,)}, _OWN_RATES,
     ),
 )  # fmt: skip
 QUICK_SETTINGS = (

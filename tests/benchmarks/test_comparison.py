@@ -61,9 +61,11 @@ def test_tuning_tries_every_rate_with_every_method_from_two_base_steps(tried):
     assert pairs == {(method, rate) for method in tried.methods for rate in tried.rates} | beyond
     assert len(found) == len(pairs)
     names = [one.name for one in found]
-    bases = [one.name for one in found if one.base is None]
-    assert bases == [f"{tried.setting.name}/{method}-0.0003" for method in ("fine-tuning", "dkd")]
-    assert all(one.base is None or names.index(one.base) < names.index(one.name) for one in found)
+    folder = tried.setting.shares_base_with or tried.setting.name
+    bases = [f"{folder}/{method}-0.0003" for method in ("fine-tuning", "dkd")]
+    assert {one.base for one in found if one.base} == set(bases)
+    assert [one.name for one in found if one.base is None] == (bases if folder == tried.setting.name else [])
+    assert all(one.base not in names or names.index(one.base) < names.index(one.name) for one in found)
 
 
 def test_ablations_have_every_seed_and_a_base_step_of_their_own_where_they_change_it():
