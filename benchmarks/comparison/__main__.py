@@ -21,14 +21,17 @@ from ciss_fast.errors import ConfigError
 from ..parser import Parser
 from .data import prepare
 from .estimate import seconds_of
-from .experiments import Experiment, all_experiments, tuning
-from .page import groups_of, table, write_page, write_tables
+from .experiments import Experiment, all_experiments, is_done, tuning
+from .page import groups_of, partial_groups, table, write_page, write_tables
 from .pictures import draw_picture
 from .schedule import command_line, run_all
 from .tasks import QUICK_SETTINGS, SETTINGS, TUNING
 
 ABLATED = "msrc-15-6"
-TIMELESS = ("loss_weight", "lr_later", "unbiased_terms", "new_classifier_start")
+TIMELESS = (
+    "loss_weight", "lr_later", "unbiased_terms", "new_classifier_start", "pos_weight_later", "later_freeze_batch_norm",
+    "later_optimiser",
+)  # fmt: skip
 """Settings of experiments that do not change how long they take."""
 PAGE = Path("docs/results/comparison.html")
 QUICK = {
@@ -49,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--plan", action="store_true", help="say what would be done and how long it takes, and stop")
     page = commands.add_parser("page", help="write the page and print the tables", allow_abbrev=False)
     page.add_argument("--page", type=Path, help=f"({PAGE}; with --tuning or --quick none)")
+    page.add_argument(
+        "--partial", action="store_true", help="also groups of which not everything is finished and asked for"
+    )
     page.add_argument("--tables", type=Path, nargs="+", default=[], metavar="FILE", help="Markdown with marked tables")
     for command in (run, page):
         command.add_argument("--output", type=Path, default=Path("runs/comparison"), help="results (%(default)s)")
@@ -68,14 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(command)
 
 
+def _known(options: argparse.Namespace) -> list[Experiment]:
+    """All that ``--only`` chooses from."""
+    if options.tuning:
+        return [one for candidates in TUNING for one in tuning(candidates)]
+    if options.quick:
+        return all_experiments(QUICK_SETTINGS, "shapes-6-3")
+    return all_experiments(SETTINGS, ABLATED)
+
+
 def _experiments(options: argparse.Namespace, *, with_bases: bool) -> list[Experiment]:
     """What is asked for; ``with_bases``: and the bases it needs."""
-    if options.tuning:
-        known = [one for tried in TUNING for one in tuning(tried)]
-    elif options.quick:
-        known = all_experiments(QUICK_SETTINGS, "shapes-6-3")
-    else:
-        known = all_experiments(SETTINGS, ABLATED)
+    known = _known(options)
     patterns = options.only.split(",")
     chosen = [one for one in known if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in patterns)]
     if not chosen:
@@ -100,7 +110,7 @@ def _run(options: argparse.Namespace) -> None:
     for one in experiments:  # what was made with other settings is found now
         config = effective_recipe(load_recipe(one.setting.recipe).with_settings(settings[one.name]))
         ResultsFolder(options.output / one.name).check(config)
-    waiting = [one for one in experiments if not (options.output / one.name / "done").exists()]
+    waiting = [one for one in experiments if not is_done(one, options.output)]
     print(f"{len(experiments)} experiments, {len(waiting)} to be done or finished", flush=True)
     if waiting and not options.quick or options.plan:
         seconds = _estimates(waiting, settings, options.output / "estimates.json", options.jobs)
@@ -142,13 +152,19 @@ def _kind(one: Experiment) -> str:
 
 
 def _page(options: argparse.Namespace) -> None:
-    experiments = _experiments(options, with_bases=False)
+    experiments, known = _experiments(options, with_bases=False), _known(options)
     groups = groups_of(experiments, options.output)
     for name, configurations in groups.items():
         print(f"\n{name}\n\n{table(configurations)}")
+    partial = partial_groups(known, [one for one in experiments if is_done(one, options.output)])
+    for name, part in partial.items():
+        kept = "" if options.partial else "; what stands on the page and in tables stays (see --partial)"
+        print(f"\n{name}: only {part} experiments are finished and asked for{kept}")
+    if not options.partial:
+        groups = {name: group for name, group in groups.items() if name not in partial}
     page = options.page or (None if options.tuning or options.quick else PAGE)
     if page is not None:
-        print(f"\npage: {write_page(groups, page)}")
+        print(f"\npage: {write_page(groups, page, list(dict.fromkeys(one.group for one in known)))}")
         for name in [name for name in groups if name in {one.setting.name for one in experiments}]:
             path = page.with_name(f"{page.stem}-{name}.png")
             print(f"picture: {draw_picture(path, groups[name]) or 'none, there are no previews'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +30,16 @@ class Experiment:
     settings: Mapping[str, Any]
     base: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def done_mark(name: str, output: Path) -> Path:
+    """The file that says that an experiment is finished."""
+    return output / name / "done"
+
+
+def is_done(experiment: Experiment, output: Path) -> bool:
+    """Whether an experiment is finished."""
+    return done_mark(experiment.name, output).exists()
 
 
 def comparison(setting: Setting) -> Iterator[Experiment]:
@@ -70,7 +81,7 @@ def _changed(
     settings: Mapping[str, Any],
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Experiment:
-    changes_base = any(field.metadata["affects"] == "base" for _, field, _ in all_settings() if field.name in settings)
+    changes_base = any(entry.metadata["affects"] == "base" for _, entry, _ in all_settings() if entry.name in settings)
     return Experiment(
         f"{setting.name}{part}/{name}-seed{seed}",
         f"{setting.name}{part}",
@@ -82,15 +93,13 @@ def _changed(
     )
 
 
-def tuning(tried: Tuning) -> Iterator[Experiment]:
+def tuning(candidates: Tuning) -> Iterator[Experiment]:
     """Learning rates of later steps for every method, on the base classes' training images alone."""
-    setting = tried.setting
-    for method, rate in [(method, rate) for rate in tried.rates for method in tried.methods] + [
-        (method, rate) for method, rates in tried.beyond.items() for rate in rates
-    ]:
+    setting = candidates.setting
+    for method, rate in candidates.pairs():
         name = f"{setting.name}/{method}-{rate:g}"
         family = FAMILY_BASES[get_method(method).prediction_kind]
-        base = f"{setting.shares_base_with or setting.name}/{family}-{tried.rates[0]:g}"
+        base = f"{setting.shares_base_with or setting.name}/{family}-{candidates.rates[0]:g}"
         yield Experiment(
             name, setting.name, setting, setting.seeds[0], setting.tuned(method, rate), base if base != name else None,
         )  # fmt: skip

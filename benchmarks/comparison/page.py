@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
@@ -15,7 +16,7 @@ from ciss_fast.report.configurations import Configuration, Statistic, read_confi
 from ciss_fast.report.page import body, document, peak_gibibytes
 
 from .ablations import ARITHMETIC_GROUP
-from .experiments import Experiment
+from .experiments import Experiment, is_done
 
 MEBIBYTE = 2**20
 BASE, LATER = slice(1), slice(1, None)
@@ -31,7 +32,7 @@ def groups_of(experiments: Sequence[Experiment], output: Path) -> dict[str, list
     """
     folders: dict[str, list[Path]] = {}
     for experiment in experiments:
-        if not (output / experiment.name / "done").exists():
+        if not is_done(experiment, output):
             continue
         members = folders.setdefault(experiment.group, [])
         if not members and experiment.group != experiment.setting.name:
@@ -57,17 +58,28 @@ def _configurations(folders: Sequence[Path], one_each: bool) -> list[Configurati
     return named
 
 
-def write_page(groups: Mapping[str, Sequence[Configuration]], path: Path) -> Path:
-    """All groups on one page; a group that the page at ``path`` has and ``groups`` has not keeps what stands there.
+def partial_groups(known: Sequence[Experiment], there: Sequence[Experiment]) -> dict[str, str]:
+    """By group "n of m" for the groups of which there is something, but not all."""
+    wanted, found = (Counter(one.group for one in experiments) for experiments in (known, there))
+    return {name: f"{found[name]} of {wanted[name]}" for name in found if found[name] < wanted[name]}
 
-    It shows no image of a data set and no ground truth: they may not be passed on.
+
+def write_page(groups: Mapping[str, Sequence[Configuration]], path: Path, order: Sequence[str]) -> Path:
+    """All groups on one page, in the order of their names. A group that the page at ``path`` has and ``groups`` has not
+    keeps what stands there, unless ``order`` lacks it.
+
+    It shows no image of a data set and no ground truth: they may not be passed on. Raises `DataError` if there is
+    something else at ``path``.
     """
     sections = {}
     if path.is_file():
         sections = {match["group"]: match[0] for match in SECTION.finditer(path.read_text("utf-8"))}
+        if not sections:
+            raise DataError(f"{path}: expected a page of this command, or nothing")
     for name, configurations in groups.items():
         content = body(configurations, photographs=False)
         sections[escape(name)] = f'<section id="{escape(name)}"><h1>{escape(name)}</h1>{content}</section>'
+    sections = {escape(name): sections[escape(name)] for name in order if escape(name) in sections}
     contents = "".join(f'<li><a href="#{name}">{name}</a></li>' for name in sections)
     return atomic_write_text(
         path, document("Comparison of methods", f"<ul>{contents}</ul>{''.join(sections.values())}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from ciss_fast.errors import CissFastError
 
-from .experiments import Experiment
+from .experiments import Experiment, done_mark, is_done
 
 
 def command_line(experiment: Experiment, settings: Mapping[str, Any], output: Path) -> list[str]:
@@ -58,7 +58,7 @@ def run_all(
                 if ready is None:
                     break
                 waiting.remove(ready)
-                if (output / ready.name / "done").exists():
+                if is_done(ready, output):
                     done.add(ready.name)
                     continue
                 running[ready.name] = (_start(ready, command(ready), output), time.monotonic())
@@ -70,7 +70,7 @@ def run_all(
                 if process.returncode:
                     failures.append(f"{name} ended with exit code {process.returncode}: see {_log(output, name)}")
                 else:
-                    (output / name / "done").touch()
+                    done_mark(name, output).touch()
                     done.add(name)
                     report(f"{name}: done after {(time.monotonic() - start) / 60:.1f} min")
             if running:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,13 @@ class Tuning:
     rates: tuple[float, ...]
     beyond: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     methods: tuple[str, ...] = METHODS
+
+    def pairs(self) -> Iterator[tuple[str, float]]:
+        """Methods and rates, in the order they are tried out."""
+        for rate in self.rates:
+            yield from ((method, rate) for method in self.methods)
+        for method, rates in self.beyond.items():
+            yield from ((method, rate) for rate in rates)
 
 
 _FOLDER = Path(__file__).parent

@@ -67,7 +67,10 @@ class OptimisationConfig:
 
     optimiser: str = option("sgd", "optimiser", choices=OPTIMISERS)
     later_optimiser: str | None = option(
-        None, "that of later steps; none: as at the base step", choices=OPTIMISERS, affects="later"
+        None,
+        "that of later steps, ALIFE-M's last stage included; none: as at the base step",
+        choices=OPTIMISERS,
+        affects="later",
     )
     epochs_base: float | None = option(None, "passes over the base step's images", above=0, published=True)
     epochs_later: PerStep | None = option(

@@ -99,7 +99,8 @@ def _memory(plan: Plan, measurement: Measurement) -> Iterator[str]:
 def _files(plan: Plan, folder: Path, measurement: Measurement) -> Iterator[str]:
     checkpoint = measurement.model_bytes
     optimisation = plan.config.optimisation
-    states = 2 if "adamw" in (optimisation.optimiser, optimisation.later_optimiser) else 1
+    names = {optimisation.optimiser} | ({optimisation.later_optimiser} if plan.num_steps > 1 else set())
+    states = 2 if "adamw" in names else 1
     under_way = 2 * (checkpoint + states * measurement.trained_bytes)
     names = "checkpoints/step_0.pt"
     if plan.num_steps > 1:

@@ -73,7 +73,7 @@ def base_pixels(confusion: np.ndarray, base_classes: int) -> dict[str, float] | 
 
     ``confusion``: int [C, C] in channel order, rows the truth; the first ``base_classes`` channels are the base step's,
     background the first of them. "right", "background", "base": another of the base step's classes, "later": a class
-    learnt later. None if there is no such pixel.
+    of a later step. None if there is no such pixel.
     """
     rows = confusion[1:base_classes].astype(np.float64)
     if not rows.sum():

@@ -18,6 +18,8 @@ curves.png, predictions.png
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +129,13 @@ class ResultsFolder:
             return False
 
     def read_confusion(self, step: int) -> np.ndarray | None:
-        """The confusion matrix over the test images of a step, in channel order; None if it is not there."""
-        if not self.has_evaluation(step):
+        """The confusion matrix over the test images of a step, in channel order; None if it is not there.
+
+        Raises `CheckpointError` if it cannot be read.
+        """
+        if not self.evaluation_path(step).exists():
             return None
-        with np.load(self.evaluation_path(step)) as arrays:
+        with _archive(self.evaluation_path(step)) as arrays:
             return arrays["confusion"]
 
     def read_previews(self, step: int) -> list[np.ndarray]:
@@ -153,9 +158,15 @@ class ResultsFolder:
 
 
 def _read_arrays(path: Path, name: str) -> list[np.ndarray]:
+    with _archive(path) as arrays:
+        return [arrays[f"{name}_{i}"] for i in range(sum(file.startswith(f"{name}_") for file in arrays.files))]
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     try:
         with np.load(path) as arrays:
-            return [arrays[f"{name}_{i}"] for i in range(sum(file.startswith(f"{name}_") for file in arrays.files))]
+            yield arrays
     except Exception as error:  # a damaged archive surfaces as almost anything
         raise CheckpointError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
 

@@ -118,7 +118,8 @@ class Run:
             share = self.processes.share_of(self.config.data.batch_size)
             self.reporter.message(
                 f"batch norms in training are not synchronised between processes on CPUs (on GPUs they are): each "
-                f"takes the statistics of its own {share} images; --freeze-batch-norm all leaves none in training"
+                f"takes the statistics of its own {share} images; --freeze-batch-norm all (and no "
+                "--later-freeze-batch-norm) leaves none in training"
             )
 
     def check(self) -> None:

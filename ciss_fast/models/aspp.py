@@ -26,7 +26,8 @@ class ImagePooling(nn.Sequential):
         if norm.training and x.shape[0] == 1 and not isinstance(norm, nn.SyncBatchNorm):
             raise ConfigError(
                 "a batch of 1 image: the image pooling's batch norm needs at least 2 images a batch in training, of "
-                "each part if batches are split; use a larger batch, fewer parts or freeze_batch_norm='all'"
+                "each part if batches are split; use a larger batch, fewer parts or freeze_batch_norm='all' (at later "
+                "steps later_freeze_batch_norm)"
             )
         # Enlarging a single value bilinearly is that value everywhere.
         return super().forward(x).expand(-1, -1, *x.shape[-2:])

@@ -9,7 +9,7 @@ from ciss_fast.report.configurations import Configuration, RunData, Statistic
 from ciss_fast.report.html import cell, heat_cell, name_cell, table
 
 COLUMNS = {
-    "right": "right", "background": "background", "base": "another base class", "later": "a class learnt later",
+    "right": "right", "background": "background", "base": "another base class", "later": "a class of a later step",
 }  # fmt: skip
 
 
@@ -23,12 +23,13 @@ def base_pixel_table(configurations: Sequence[Configuration]) -> str:
     base_classes = len(longest.runs[0].metrics["steps"][0]["iou"])
     rows = []
     for entry in configurations:
-        for place, step in enumerate(entry.steps):
+        name = entry.name
+        for step in entry.steps:
             found = [_parts(run, step, base_classes) for run in entry.runs if step in run.steps]
             values = [Statistic.of([parts and parts[name] for parts in found]) for name in COLUMNS]
             if any(value is not None for value in values):
-                name = name_cell("" if place else entry.name)
-                rows.append([name, cell(str(step)), *(heat_cell(value) for value in values)])
+                rows.append([name_cell(name), cell(str(step)), *(heat_cell(value) for value in values)])
+                name = ""  # once a configuration
     if not rows:
         return ""
     header = ["configuration", "after step", *COLUMNS.values()]

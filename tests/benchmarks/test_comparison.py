@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -53,18 +54,19 @@ def test_every_method_is_there_and_every_base_comes_before_what_needs_it():
     ]
 
 
-@pytest.mark.parametrize("tried", TUNING, ids=lambda tried: tried.setting.name)
-def test_tuning_tries_every_rate_with_every_method_from_two_base_steps(tried):
-    found = list(tuning(tried))
-    pairs = {(one.settings["method"], one.settings["lr_later"]) for one in found}
-    beyond = {(method, rate) for method, rates in tried.beyond.items() for rate in rates}
-    assert pairs == {(method, rate) for method in tried.methods for rate in tried.rates} | beyond
-    assert len(found) == len(pairs)
+@pytest.mark.parametrize("candidates", TUNING, ids=lambda candidates: candidates.setting.name)
+def test_tuning_tries_every_rate_with_every_method_from_two_base_steps(candidates):
+    found = list(tuning(candidates))
+    pairs = [(one.settings["method"], one.settings["lr_later"]) for one in found]
+    assert len(found) == len(set(pairs)) and set(candidates.methods) == {method for method, _ in pairs}
+    for method in candidates.methods:
+        assert {rate for name, rate in pairs if name == method} >= set(candidates.rates)
+    assert set(candidates.methods) >= set(METHODS) - {"alife-m"}
     names = [one.name for one in found]
-    folder = tried.setting.shares_base_with or tried.setting.name
+    folder = candidates.setting.shares_base_with or candidates.setting.name
     bases = [f"{folder}/{method}-0.0003" for method in ("fine-tuning", "dkd")]
     assert {one.base for one in found if one.base} == set(bases)
-    assert [one.name for one in found if one.base is None] == (bases if folder == tried.setting.name else [])
+    assert [one.name for one in found if one.base is None] == (bases if folder == candidates.setting.name else [])
     assert all(one.base not in names or names.index(one.base) < names.index(one.name) for one in found)
 
 
@@ -83,6 +85,17 @@ def test_explanations_change_the_tuned_methods_of_their_setting():
         for one in explanations(setting):
             method, settings = EXPLANATIONS[setting.name][one.name.split("/")[1].removesuffix("-seed0")]
             assert one.settings == {**setting.tuned(method), **settings} and one.group == f"{setting.name}-explanations"
+
+
+@pytest.mark.parametrize(("task", "tried_on"), list(zip(SETTINGS, TUNING, strict=True)))
+def test_tuned_rates_are_among_those_tried(task, tried_on):
+    """Of the same data and about as many updates a step; ALIFE-M may take ALIFE's."""
+    assert tried_on.setting.data.startswith(task.data) and tried_on.setting.recipe == task.recipe
+    pairs = set(tried_on.pairs())
+    for method, rate in task.learning_rates.items():
+        assert ("alife" if method == "alife-m" and method not in tried_on.methods else method, rate) in pairs
+    if "alife-m" not in tried_on.methods:
+        assert task.learning_rates["alife-m"] == task.learning_rates["alife"]
 
 
 def test_settings_of_a_method_go_before_those_of_all():
@@ -186,9 +199,9 @@ def test_marked_tables_are_replaced_and_others_kept(tmp_path, written_run):
 def test_a_page_keeps_the_groups_that_are_not_there(tmp_path, written_run):
     path = tmp_path / "page.html"
     first, second = (read_configurations([written_run(name)]) for name in ("mib", "dkd"))
-    write_page({"one": first, "two": first}, path)
+    write_page({"one": first, "two": first, "dropped": first}, path, ["one", "two", "three", "dropped"])
     before = path.read_text("utf-8")
-    write_page({"two": second, "three": second}, path)
+    write_page({"two": second, "three": second}, path, ["three", "one", "two"])
     after = path.read_text("utf-8")
 
     def section(text, name):
@@ -197,7 +210,12 @@ def test_a_page_keeps_the_groups_that_are_not_there(tmp_path, written_run):
     assert section(after, "one") == section(before, "one") and "mib" in section(after, "one")
     assert "mib" not in section(after, "two") and "dkd" in section(after, "two") and "dkd" in section(after, "three")
     assert [after.count(f'<section id="{name}">') for name in ("one", "two", "three")] == [1, 1, 1]
-    assert '<li><a href="#one">one</a></li><li><a href="#two">two</a></li><li><a href="#three">' in after
+    assert re.findall(r'<section id="(.*?)">', after) == re.findall(r'href="#(.*?)"', after) == ["three", "one", "two"]
+    assert re.findall(r'<section id="(.*?)">', before) == ["one", "two", "dropped"]
+    path.write_text("something else")
+    with pytest.raises(DataError, match="expected a page of this command"):
+        write_page({"one": first}, path, ["one"])
+    assert path.read_text() == "something else"
     assert after.count("<style>") == 1 and after.endswith("</section></body></html>\n")
 
 
@@ -240,6 +258,28 @@ def test_rows_are_named_by_method_and_stale_runs_are_found(tmp_path, written_run
         stored.write_text(json.dumps(config))
         with pytest.raises(DataError, match="expected equal settings in all runs of fine-tuning, got different ones"):
             groups_of(found, tmp_path)
+
+
+def test_a_group_that_is_not_finished_replaces_no_table_unless_it_is_asked_for(tmp_path, written_run, capsys):
+    for number, one in enumerate(comparison(QUICK_SETTINGS[1])):
+        written_run(one.name, seed=one.seed, lr_later=2.0**-number)
+    names = [f"{QUICK_SETTINGS[1].name}/{method}-seed0" for method in METHODS]
+    for name in names[:-1]:
+        (tmp_path / name / "done").touch()
+    tables = tmp_path / "tables.md"
+    before = "<!-- table shapes-6-1 -->\nold\n<!-- end -->\n"
+    tables.write_text(before)
+    options = ["page", "--quick", "--output", str(tmp_path), "--tables", str(tables)]
+    assert main(options) == 0
+    assert "shapes-6-1: only 5 of 6 experiments are finished and asked for; what stands" in capsys.readouterr().out
+    assert tables.read_text() == before
+    assert main([*options, "--partial"]) == 0
+    assert "shapes-6-1: only 5 of 6 experiments are finished and asked for\n" in capsys.readouterr().out
+    assert "| mib | 1 |" in tables.read_text() and "| dkd-m | 1 |" not in tables.read_text()
+    tables.write_text(before)
+    (tmp_path / names[-1] / "done").touch()
+    assert main([*options, "--only", "shapes-6-1/mib*"]) == 0 and tables.read_text() == before
+    assert main(options) == 0 and "| dkd-m | 1 |" in tables.read_text()
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def test_pixels_of_base_classes(written_run):
     folders.append(written_run("other", lr_later=0.5))
     entries = read_configurations(folders)
     (rows,) = Page(base_pixel_table(entries)).tables
-    assert rows[0][2:] == ["right", "background", "another base class", "a class learnt later"]
+    assert rows[0][2:] == ["right", "background", "another base class", "a class of a later step"]
     assert [row[:2] for row in rows[1:]] == [["mib", "0"], ["", "1"], ["", "2"], ["other", "0"], ["", "1"], ["", "2"]]
     with np.load(folders[0] / "evaluation" / "step_2.npz") as arrays:
         parts = base_pixels(arrays["confusion"], 7)
