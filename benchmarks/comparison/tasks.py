@@ -63,10 +63,13 @@ SETTINGS = (
         learning_rates={"fine-tuning": 1e-4, "mib": 1e-3, "alife": 1e-3, "alife-m": 1e-3, "dkd": 1e-3, "dkd-m": 3e-3},
     ),
     Setting("voc-15-5", "voc12part_bal320", _VOC, "15-5", (0, 1, 2), learning_rates=_VOC_RATES),
-    # About a hundred updates a step, of 19 to 291 images; DKD-M's memory adds a hundred to each.
+    # About a hundred updates a step, of 19 to 291 images; DKD-M's memory adds a hundred to each. ALIFE-M's own stages
+    # have about as many as in 15-5, too.
     Setting(
         "voc-15-1", "voc12part_bal320", _VOC, "15-1", (0,), "voc-15-5",
-        {"epochs_later": "11,3,8,50,14"}, {"dkd-m": {"epochs_later": "5,2,4,7,5"}}, _VOC_RATES,
+        {"epochs_later": "11,3,8,50,14"},
+        {"dkd-m": {"epochs_later": "5,2,4,7,5"}, "alife-m": {"replay_epochs": 5, "rotation_epochs": 25}},
+        _VOC_RATES,
     ),
 )  # fmt: skip
 # ALIFE-M takes ALIFE's, which is what trains its network.

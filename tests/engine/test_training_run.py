@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ciss_fast.engine import loop, stages
+from ciss_fast.engine import feature_replay, loop, stages, train_step
 from ciss_fast.engine.checkpoint import checkpoint_path, load_checkpoint
 from ciss_fast.engine.metrics import compute_scores
 from ciss_fast.engine.results import ResultsFolder
@@ -308,6 +308,28 @@ def test_other_optimiser_precision_and_options_run(tmp_path, tiny_train):
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(run, 2).values())
     # Frozen from the start, the backbone's batch norms keep the statistics of initialisation.
     assert torch.equal(weights(run, 2)["backbone.features.0.1.running_mean"], torch.zeros(32))
+
+
+def test_later_steps_have_their_own_optimiser_and_frozen_norms(tmp_path, tiny_train, alife_run, monkeypatch):
+    built, original = [], train_step.build_optimiser
+
+    def watched(*arguments):
+        built.append(original(*arguments))
+        return built[-1]
+
+    monkeypatch.setattr(train_step, "build_optimiser", watched)
+    monkeypatch.setattr(feature_replay, "build_optimiser", watched)
+    later = {"later_optimiser": "adamw", "later_freeze_batch_norm": "all", "previews": 0}
+    replay = {"features_per_class": 4, "rotation_epochs": 0.5, "replay_epochs": 0.5}
+    run = tiny_train(tmp_path / "run", method="alife-m", base_from=str(alife_run), **later, **replay)
+    assert len(built) == 4 and all(type(optimiser) is torch.optim.AdamW for optimiser in built)
+    base, last, usual = weights(run, 0), weights(run, 2), weights(alife_run, 2)
+    norms = [name for name in base if name.endswith(("running_mean", "running_var"))]
+    assert len(norms) == 2 * 59 and all(torch.equal(base[name], last[name]) for name in norms)
+    assert not torch.equal(base["head.1.running_mean"], usual["head.1.running_mean"])
+    tiny_train(tmp_path / "own", method="fine-tuning", optimiser="adamw", later_optimiser="sgd", previews=0)
+    kinds = [type(optimiser) for optimiser in built[4:]]
+    assert kinds == [torch.optim.AdamW, torch.optim.SGD, torch.optim.SGD]
 
 
 def test_infinite_loss_stops_the_run(tmp_path, tiny_train):
