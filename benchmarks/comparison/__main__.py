@@ -21,7 +21,7 @@ from ciss_fast.errors import ConfigError
 from ..parser import Parser
 from .data import prepare
 from .estimate import seconds_of
-from .experiments import Experiment, all_experiments, is_done, tuning
+from .experiments import Experiment, all_experiments, is_done
 from .page import groups_of, partial_groups, table, write_page, write_tables
 from .pictures import draw_picture
 from .schedule import command_line, run_all
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--threads", type=int, default=1, help="threads of each (%(default)s)")
     run.add_argument("--plan", action="store_true", help="say what would be done and how long it takes, and stop")
     page = commands.add_parser("page", help="write the page and print the tables", allow_abbrev=False)
-    page.add_argument("--page", type=Path, help=f"({PAGE}; with --tuning or --quick none)")
+    page.add_argument("--page", type=Path, help=f"({PAGE}; with --quick none)")
     page.add_argument(
         "--partial", action="store_true", help="also groups of which not everything is finished and asked for"
     )
@@ -59,7 +59,6 @@ def parser() -> argparse.ArgumentParser:
     for command in (run, page):
         command.add_argument("--output", type=Path, default=Path("runs/comparison"), help="results (%(default)s)")
         command.add_argument("--only", metavar="NAME[,NAME...]", default="*", help="experiments; * as in file names")
-        command.add_argument("--tuning", action="store_true", help="learning rates, on base classes' training images")
         command.add_argument("--quick", action="store_true", help="tiny runs on the embedded images: does it work?")
     return result
 
@@ -76,11 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _known(options: argparse.Namespace) -> list[Experiment]:
     """All that ``--only`` chooses from."""
-    if options.tuning:
-        return [one for candidates in TUNING for one in tuning(candidates)]
     if options.quick:
-        return all_experiments(QUICK_SETTINGS, "shapes-6-3")
-    return all_experiments(SETTINGS, ABLATED)
+        return all_experiments(QUICK_SETTINGS, "shapes-6-3", ())
+    return all_experiments(SETTINGS, ABLATED, TUNING)
 
 
 def _experiments(options: argparse.Namespace, *, with_bases: bool) -> list[Experiment]:
@@ -162,10 +159,13 @@ def _page(options: argparse.Namespace) -> None:
         print(f"\n{name}: only {part} experiments are finished and asked for{kept}")
     if not options.partial:
         groups = {name: group for name, group in groups.items() if name not in partial}
-    page = options.page or (None if options.tuning or options.quick else PAGE)
+    page = options.page or (None if options.quick else PAGE)
     if page is not None:
-        print(f"\npage: {write_page(groups, page, list(dict.fromkeys(one.group for one in known)))}")
-        for name in [name for name in groups if name in {one.setting.name for one in experiments}]:
+        tuned = {candidates.setting.name for candidates in TUNING}  # tables say all there is to say
+        order = [name for name in dict.fromkeys(one.group for one in known) if name not in tuned]
+        shown = {name: group for name, group in groups.items() if name in order}
+        print(f"\npage: {write_page(shown, page, order)}")
+        for name in [name for name in shown if name in {one.setting.name for one in experiments}]:
             path = page.with_name(f"{page.stem}-{name}.png")
             print(f"picture: {draw_picture(path, groups[name]) or 'none, there are no previews'}")
     for path in options.tables:

@@ -105,9 +105,11 @@ def tuning(candidates: Tuning) -> Iterator[Experiment]:
         )  # fmt: skip
 
 
-def all_experiments(settings: Sequence[Setting], ablated: str) -> list[Experiment]:
-    """Those of ``settings``, bases before what needs them; ``ablated``: the setting the ablations are for."""
-    experiments = []
+def all_experiments(settings: Sequence[Setting], ablated: str, tunings: Sequence[Tuning]) -> list[Experiment]:
+    """Those of ``tunings`` and ``settings``, bases before what needs them; ``ablated``: the setting the ablations are
+    for.
+    """
+    experiments = [one for candidates in tunings for one in tuning(candidates)]
     for setting in settings:
         experiments += comparison(setting)
         if setting.name == ablated:

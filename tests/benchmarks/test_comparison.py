@@ -41,15 +41,15 @@ def experiments(**bases):
 
 
 def test_every_method_is_there_and_every_base_comes_before_what_needs_it():
-    names = [one.name for one in all_experiments(SETTINGS, "msrc-15-6")]
+    names = [one.name for one in all_experiments(SETTINGS, "msrc-15-6", TUNING)]
     assert len(set(names)) == len(names)
     for setting in SETTINGS:
         for seed in setting.seeds:
             assert {f"{setting.name}/{method}-seed{seed}" for method in METHODS} <= set(names)
-    for one in all_experiments(SETTINGS, "msrc-15-6"):
+    for one in all_experiments(SETTINGS, "msrc-15-6", TUNING):
         assert one.base is None or names.index(one.base) < names.index(one.name)
-    own = [one.name for one in all_experiments(SETTINGS, "msrc-15-6") if one.base is None]
-    assert [name for name in own if name.startswith("voc")] == [
+    own = [one.name for one in all_experiments(SETTINGS, "msrc-15-6", TUNING) if one.base is None]
+    assert [name for name in own if name.startswith("voc-15")] == [
         f"voc-15-5/{method}-seed{seed}" for seed in SETTINGS[1].seeds for method in ("fine-tuning", "dkd", "joint")
     ]
 
@@ -105,7 +105,7 @@ def test_settings_of_a_method_go_before_those_of_all():
 
 @pytest.mark.parametrize("setting", [*SETTINGS, *QUICK_SETTINGS], ids=lambda setting: setting.name)
 def test_recipes_and_changes_are_settings(setting):
-    for one in all_experiments([setting], setting.name):
+    for one in all_experiments([setting], setting.name, ()):
         config = load_recipe(setting.recipe).with_settings({**setting.changes, **one.settings, "task": setting.task})
         assert (config.method.method, config.data.task) == (one.settings["method"], setting.task)
 
