@@ -91,7 +91,7 @@ TUNING = (
             {"epochs_later": "25,3,3,50,1.5"}, {"dkd-m": {"epochs_later": "6,2,2,7,1"}},
         ),
         (3e-4, 1e-3),
-        {"mib": (1e-4,), "alife": (1e-4,), "fine-tuning": (3e-3,), "dkd": (3e-3,), "dkd-m": (3e-3,)},
+        {"mib": (1e-4,), "alife": (1e-4,), "dkd": (3e-3,), "dkd-m": (3e-3,)},
         _OWN_RATES,
     ),
 )  # fmt: skip
