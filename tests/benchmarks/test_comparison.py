@@ -33,6 +33,7 @@ from ciss_fast.errors import DataError
 from ciss_fast.palette import class_palette
 from ciss_fast.report.configurations import read_configurations
 
+LATER_STEPS = {"15-6": 1, "15-5": 1, "15-1": 5, "10-5": 1, "10-1": 5, "6-3": 2, "6-1": 6}
 HERE = Setting("here", "shapes", "demo", "6-3", (0,))
 
 
@@ -85,6 +86,8 @@ def test_explanations_change_the_tuned_methods_of_their_setting():
         for one in explanations(setting):
             method, settings = EXPLANATIONS[setting.name][one.name.split("/")[1].removesuffix("-seed0")]
             assert one.settings == {**setting.tuned(method), **settings} and one.group == f"{setting.name}-explanations"
+            folder = setting.shares_base_with or setting.name
+            assert one.base == f"{folder}/{'dkd' if method.startswith('dkd') else 'fine-tuning'}-seed0"
 
 
 @pytest.mark.parametrize(("task", "tried_on"), list(zip(SETTINGS, TUNING, strict=True)))
@@ -105,9 +108,12 @@ def test_settings_of_a_method_go_before_those_of_all():
 
 @pytest.mark.parametrize("setting", [*SETTINGS, *QUICK_SETTINGS], ids=lambda setting: setting.name)
 def test_recipes_and_changes_are_settings(setting):
-    for one in all_experiments([setting], setting.name, ()):
-        config = load_recipe(setting.recipe).with_settings({**setting.changes, **one.settings, "task": setting.task})
-        assert (config.method.method, config.data.task) == (one.settings["method"], setting.task)
+    for one in all_experiments([setting], setting.name, TUNING):
+        task = one.setting.task
+        config = load_recipe(one.setting.recipe).with_settings({**one.setting.changes, **one.settings, "task": task})
+        assert (config.method.method, config.data.task) == (one.settings["method"], task)
+        for value in (config.optimisation.epochs_later, config.optimisation.lr_later):
+            assert not isinstance(value, tuple) or len(value) == LATER_STEPS[task]
 
 
 def test_command_line(tmp_path):
