@@ -56,20 +56,22 @@ class Tuning:
 _FOLDER = Path(__file__).parent
 _VOC, _MSRC = str(_FOLDER / "voc.toml"), str(_FOLDER / "msrc.toml")
 
-_VOC_RATES = {"fine-tuning": 1e-4, "mib": 1e-3, "alife": 3e-3, "alife-m": 3e-3, "dkd": 3e-3, "dkd-m": 3e-3}
 SETTINGS = (
     Setting(
         "msrc-15-6", "msrc21_320", _MSRC, "15-6", (0, 1, 2),
         learning_rates={"fine-tuning": 1e-4, "mib": 1e-3, "alife": 1e-3, "alife-m": 1e-3, "dkd": 1e-3, "dkd-m": 3e-3},
     ),
-    Setting("voc-15-5", "voc12part_bal320", _VOC, "15-5", (0, 1, 2), learning_rates=_VOC_RATES),
+    Setting(
+        "voc-15-5", "voc12part_bal320", _VOC, "15-5", (0, 1, 2),
+        learning_rates={"fine-tuning": 1e-4, "mib": 1e-3, "alife": 3e-3, "alife-m": 3e-3, "dkd": 3e-3, "dkd-m": 3e-3},
+    ),
     # About a hundred updates a step, of 19 to 291 images; DKD-M's memory adds a hundred to each. ALIFE-M's own stages
     # have about as many as in 15-5, too.
     Setting(
         "voc-15-1", "voc12part_bal320", _VOC, "15-1", (0,), "voc-15-5",
         {"epochs_later": "11,3,8,50,14"},
         {"dkd-m": {"epochs_later": "5,2,4,7,5"}, "alife-m": {"replay_epochs": 5, "rotation_epochs": 25}},
-        _VOC_RATES,
+        {"fine-tuning": 1e-3, "mib": 3e-4, "alife": 3e-4, "alife-m": 3e-4, "dkd": 1e-3, "dkd-m": 3e-3},
     ),
 )  # fmt: skip
 # ALIFE-M takes ALIFE's, which is what trains its network.
