@@ -43,7 +43,10 @@ _MSRC: dict[str, tuple[str, dict[str, Any]]] = {
 EXPLANATIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "msrc-15-6": _MSRC,
     "voc-15-5": {
-        # Where ALIFE falls behind MiB: the weight of ALI is full VOC's; MiB's batch norms of ASPP are trained.
+        # Where ALIFE falls behind MiB: its rate is another; the weight of ALI is full VOC's; MiB's batch norms of ASPP
+        # are trained.
+        "alife-0.001": ("alife", {"lr_later": 1e-3}),
+        "alife-0.001-ali-1": ("alife", {"lr_later": 1e-3, "loss_weight": {"ali": 1}}),
         "alife-ali-1": ("alife", {"loss_weight": {"ali": 1}}),
         "alife-trained-batch-norms": ("alife", _TRAINED_BATCH_NORMS),
         "alife-cce-ckd": ("alife", {"loss_weight": {"ali": 0}, "unbiased_terms": True}),
