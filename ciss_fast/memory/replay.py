@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from ciss_fast.models import SegmentationModel
 
-ROWS = 2048
+ROWS = 1024
 """Features classified at a time."""
 
 
@@ -31,18 +31,19 @@ class _MemoryCrossEntropy(torch.autograd.Function):
         classes, per_class, dimension = memory.shape
         count = classes * per_class
         features = memory.reshape(count, dimension)
-        label = torch.arange(classes, device=memory.device).repeat_interleave(per_class)
         total = torch.zeros((), dtype=torch.float64, device=memory.device)
-        grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        # Double precision over the blocks: single precision would add up as many terms as there are features.
+        grad_weight, grad_bias = (torch.zeros_like(entry, dtype=torch.float64) for entry in (weight, bias))
         for start in range(0, count, ROWS):
-            rows, targets = features[start : start + ROWS], label[start : start + ROWS, None]
+            rows = features[start : start + ROWS]
+            targets = torch.arange(start, start + len(rows), device=memory.device)[:, None] // per_class
             scores = torch.log_softmax(torch.addmm(bias, rows, weight.T), dim=1)
             total -= scores.gather(1, targets).sum(dtype=torch.float64)
             # The gradient on the logits is softmax minus one-hot.
             scores.exp_().scatter_add_(1, targets, torch.full_like(targets, -1, dtype=scores.dtype))
-            grad_weight.addmm_(scores.T, rows)
+            grad_weight += scores.T @ rows
             grad_bias += scores.sum(dim=0)
-        ctx.save_for_backward(grad_weight.div_(count), grad_bias.div_(count))
+        ctx.save_for_backward((grad_weight / count).to(weight.dtype), (grad_bias / count).to(bias.dtype))
         return (total / count).to(weight.dtype)
 
     @staticmethod
